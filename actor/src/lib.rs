@@ -1,1 +1,3 @@
-//! placeholder
+//! Impresario actor.
+
+pub mod env;

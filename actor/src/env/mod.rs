@@ -1,0 +1,107 @@
+//! Environments: what an agent acts in.
+//!
+//! An author implements [`Environment`] for one copy; [`NativeVector`](vector::NativeVector) steps many
+//! copies as a [`VectorEnvironment`], which is all that a rollout worker sees. Episodes end inside the
+//! vector: it counts steps, truncates, keeps the final observation and starts the next episode in the
+//! same step.
+
+use impresario_common::random::Stream;
+use impresario_common::space::EnvironmentSpec;
+
+/// Room for observations, in the element type that the environment's space declares.
+#[derive(Debug)]
+pub enum ObservationMut<'a> {
+    /// Real-valued observations.
+    F32(&'a mut [f32]),
+    /// Bytes (pixels).
+    U8(&'a mut [u8]),
+}
+
+/// Actions, in the element type that the environment's space declares.
+#[derive(Debug, Clone, Copy)]
+pub enum Action<'a> {
+    /// Choices of a discrete (one number) or multi-discrete (one per choice) space.
+    Discrete(&'a [i32]),
+    /// Real numbers of a box space. They may lie outside its bounds: a Gaussian policy knows none, and
+    /// the environment clips as Gymnasium's does.
+    Continuous(&'a [f32]),
+}
+
+/// What one action led to, observation aside.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Transition {
+    /// Reward of the step.
+    pub reward: f64,
+    /// The episode reached a terminal state: no return follows.
+    pub terminated: bool,
+    /// The episode was cut off from outside the task: the return goes on, unseen.
+    pub truncated: bool,
+}
+
+/// One copy of an environment. Time limits are not its business: the vector enforces
+/// `max_episode_steps` of the spec.
+pub trait Environment: Send {
+    /// Identity, spaces and limits; the same for every copy.
+    fn spec(&self) -> EnvironmentSpec;
+
+    /// Starts an episode, drawing whatever is random from `random`, and writes its first observation.
+    fn reset(&mut self, random: &mut Stream, observation: ObservationMut<'_>);
+
+    /// Takes one action and writes the observation that follows, terminal ones included.
+    fn step(&mut self, action: Action<'_>, random: &mut Stream, observation: ObservationMut<'_>) -> Transition;
+}
+
+/// Many copies of one environment, stepped together; episodes restart by themselves.
+///
+/// Arrays hold one entry a copy, copies contiguous, in C order.
+pub trait VectorEnvironment: Send {
+    /// Identity, spaces and limits of every copy.
+    fn spec(&self) -> &EnvironmentSpec;
+
+    /// How many copies are stepped together.
+    fn copies(&self) -> usize;
+
+    /// Starts an episode in every copy and writes the first observations, `[E, ...]`.
+    ///
+    /// # Errors
+    /// If the environment fails; the vector is of no further use.
+    fn reset(&mut self, observations: ObservationMut<'_>) -> Result<(), EnvironmentError>;
+
+    /// Takes one action in every copy. Where an episode ends, the next one starts in the same step, and
+    /// the observation written is the first of the new episode.
+    ///
+    /// # Errors
+    /// If the environment fails; the vector is of no further use.
+    fn step(&mut self, actions: Action<'_>, out: VectorStep<'_>) -> Result<(), EnvironmentError>;
+}
+
+/// Where a vector writes what its step led to.
+#[derive(Debug)]
+pub struct VectorStep<'a> {
+    /// Observations to act on next, `[E, ...]`.
+    pub observations: ObservationMut<'a>,
+    /// Rewards, `[E]`.
+    pub rewards: &'a mut [f32],
+    /// 1 where an episode terminated, `[E]`.
+    pub terminated: &'a mut [u8],
+    /// 1 where an episode was truncated, `[E]`; a terminal state reached in the last allowed step sets both.
+    pub truncated: &'a mut [u8],
+    /// Receives the last observation of each episode that was truncated and did not terminate.
+    pub final_observations: &'a mut dyn FinalObservations,
+}
+
+/// Takes the observations in which truncated episodes ended, which the auto-reset would otherwise hide.
+pub trait FinalObservations: std::fmt::Debug {
+    /// Room for the final observation of `copy`, to be filled by the caller.
+    fn slot(&mut self, copy: usize) -> ObservationMut<'_>;
+}
+
+/// A failing environment.
+#[derive(Debug, thiserror::Error)]
+#[error("environment {id}: {message}")]
+pub struct EnvironmentError {
+    /// The environment's name.
+    pub id: String,
+    /// What went wrong, and what to do about it.
+    pub message: String,
+}

@@ -1,0 +1,13 @@
+//! The run's configuration: read, defaulted and validated in one place.
+//!
+//! The learner owns it. Layers are laid over one another, later ones winning: defaults (which depend on
+//! the algorithm), a TOML file, command-line flags, `--set key=value`. The result is written to the run
+//! directory and sent to every actor that joins.
+
+mod flags;
+mod resolve;
+mod sections;
+
+pub use flags::RunFlags;
+pub use resolve::ConfigError;
+pub use sections::*;

@@ -1,0 +1,357 @@
+//! Laying the layers of configuration over one another, and checking the result.
+
+use std::path::Path;
+
+use toml::{Table, Value};
+
+use super::flags::RunFlags;
+use super::sections::{AlgorithmConfig, OptimizerKind, RunConfig, UntilReturn};
+
+/// A configuration that cannot be used: what is wrong, where it was given, and what would do.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read configuration file {path}: {source}")]
+    Read {
+        /// The file.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not TOML.
+    #[error("{path} is not valid TOML: {message}")]
+    Syntax {
+        /// The file.
+        path: String,
+        /// Where and why.
+        message: String,
+    },
+    /// A `--set` without a key or value.
+    #[error("--set {0:?} is not of the form section.key=value, say optimizer.learning_rate=0.0005")]
+    Assignment(String),
+    /// A key is unknown or its value has the wrong type.
+    #[error("configuration: {0}")]
+    Value(String),
+    /// A value is out of range.
+    #[error("configuration: {key} is {value}, {requirement}")]
+    Range {
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// What it must be.
+        requirement: &'static str,
+    },
+}
+
+impl RunConfig {
+    /// The configuration that `flags` and the file they name define.
+    ///
+    /// # Errors
+    /// If a layer cannot be read, has an unknown key or a value of the wrong type, or the result is out of
+    /// range.
+    pub fn from_flags(flags: &RunFlags) -> Result<Self, ConfigError> {
+        let mut layer = match &flags.config {
+            Some(path) => read_file(path)?,
+            None => Table::new(),
+        };
+        set_flags(&mut layer, flags)?;
+        for assignment in &flags.set {
+            set(&mut layer, assignment)?;
+        }
+        Self::from_layer(layer)
+    }
+
+    /// The configuration that `text`, as [`Self::to_toml`] writes it, defines.
+    ///
+    /// # Errors
+    /// As [`Self::from_flags`].
+    pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
+        let layer = text
+            .parse()
+            .map_err(|e: toml::de::Error| ConfigError::Syntax { path: "text".into(), message: e.to_string() })?;
+        Self::from_layer(layer)
+    }
+
+    /// The whole configuration as TOML.
+    ///
+    /// # Errors
+    /// If a value has no form in TOML.
+    pub fn to_toml(&self) -> Result<String, ConfigError> {
+        toml::to_string(self).map_err(|e| ConfigError::Value(e.to_string()))
+    }
+
+    fn from_layer(layer: Table) -> Result<Self, ConfigError> {
+        let mut table = defaults(&layer)?;
+        merge(&mut table, layer, "")?;
+        let config: Self =
+            Value::Table(table).try_into().map_err(|e: toml::de::Error| ConfigError::Value(message(&e)))?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// Checks every range that the types do not.
+    ///
+    /// # Errors
+    /// If a value is out of range.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let check = |key, value: &dyn std::fmt::Display, holds: bool, requirement| match holds {
+            true => Ok(()),
+            false => Err(ConfigError::Range { key, value: value.to_string(), requirement }),
+        };
+        let at_least_1 = |key, value: usize| check(key, &value, value > 0, "must be at least 1");
+        let not_negative =
+            |key, value: f64| check(key, &value, value.is_finite() && value >= 0.0, "must be 0 or more");
+        let positive = |key, value: f64| check(key, &value, value.is_finite() && value > 0.0, "must be above 0");
+        let fraction =
+            |key, value: f64| check(key, &value, (0.0..=1.0).contains(&value), "must lie between 0 and 1");
+
+        check("run.steps", &self.run.steps, self.run.steps > 0, "must be at least 1")?;
+        if let UntilReturn::Return(value) = self.run.until_return {
+            check("run.until_return", &value, value.is_finite(), "must be a finite number")?;
+        }
+        let rollout = &self.rollout;
+        at_least_1("rollout.unroll_length", rollout.unroll_length)?;
+        at_least_1("rollout.envs_per_actor", rollout.envs_per_actor)?;
+        at_least_1("rollout.workers_per_actor", rollout.workers_per_actor)?;
+        check(
+            "rollout.workers_per_actor",
+            &rollout.workers_per_actor,
+            rollout.envs_per_actor % rollout.workers_per_actor == 0,
+            "must divide rollout.envs_per_actor",
+        )?;
+        check("rollout.uplink_bytes", &rollout.uplink_bytes, rollout.uplink_bytes > 0, "must be at least 1")?;
+        check(
+            "policy.hidden",
+            &format!("{:?}", self.policy.hidden),
+            self.policy.hidden.iter().all(|&n| n > 0),
+            "must hold widths of at least 1",
+        )?;
+        not_negative("policy.policy_gain", self.policy.policy_gain.into())?;
+        not_negative("policy.value_gain", self.policy.value_gain.into())?;
+        check(
+            "policy.initial_log_std",
+            &self.policy.initial_log_std,
+            (-20.0..=5.0).contains(&self.policy.initial_log_std),
+            "must lie between -20 and 5",
+        )?;
+
+        let AlgorithmConfig::Impala(impala) = &self.algorithm;
+        fraction("algorithm.gamma", impala.gamma.into())?;
+        fraction("algorithm.lambda", impala.lambda.into())?;
+        positive("algorithm.clip_rho", impala.clip_rho.into())?;
+        positive("algorithm.clip_pg_rho", impala.clip_pg_rho.into())?;
+        positive("algorithm.clip_c", impala.clip_c.into())?;
+        not_negative("algorithm.baseline_cost", impala.baseline_cost.into())?;
+        not_negative("algorithm.entropy_cost", impala.entropy_cost.into())?;
+        positive("algorithm.reward_scale", impala.reward_scale.into())?;
+        not_negative("algorithm.reward_clip", impala.reward_clip.into())?;
+
+        let optimizer = &self.optimizer;
+        positive("optimizer.learning_rate", optimizer.learning_rate)?;
+        positive("optimizer.epsilon", optimizer.epsilon)?;
+        not_negative("optimizer.max_grad_norm", optimizer.max_grad_norm)?;
+        match optimizer.kind {
+            OptimizerKind::RmsProp => {
+                fraction("optimizer.decay", optimizer.decay)?;
+                fraction("optimizer.momentum", optimizer.momentum)?;
+            }
+            OptimizerKind::Adam => {
+                fraction("optimizer.beta1", optimizer.beta1)?;
+                fraction("optimizer.beta2", optimizer.beta2)?;
+            }
+        }
+
+        let learner = &self.learner;
+        at_least_1("learner.batch_size", learner.batch_size)?;
+        check("learner.queue_bytes", &learner.queue_bytes, learner.queue_bytes > 0, "must be at least 1")?;
+        at_least_1("learner.wait_for_actors", learner.wait_for_actors)?;
+        positive("learner.grant_timeout_seconds", learner.grant_timeout_seconds)?;
+        not_negative("learner.reconnect_seconds", learner.reconnect_seconds)?;
+        not_negative("learner.grace_seconds", learner.grace_seconds)?;
+        positive("report.interval_seconds", self.report.interval_seconds)?;
+        positive("report.checkpoint_seconds", self.report.checkpoint_seconds)?;
+        at_least_1("report.checkpoints_kept", self.report.checkpoints_kept)
+    }
+}
+
+fn read_file(path: &Path) -> Result<Table, ConfigError> {
+    let name = path.display().to_string();
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| ConfigError::Read { path: name.clone(), source })?;
+    text.parse().map_err(|e: toml::de::Error| ConfigError::Syntax { path: name, message: e.to_string() })
+}
+
+/// Defaults in the light of the algorithm that `layer` chooses.
+fn defaults(layer: &Table) -> Result<Table, ConfigError> {
+    let mut config = RunConfig::default();
+    if let Some(name) = layer.get("algorithm").and_then(|section| section.get("name")) {
+        config.algorithm =
+            name.as_str().and_then(AlgorithmConfig::by_name).ok_or_else(|| {
+                ConfigError::Value(format!(
+                    "algorithm.name is {name}, must be one of: {}",
+                    AlgorithmConfig::NAMES.join(", ")
+                ))
+            })?;
+    }
+    Table::try_from(config).map_err(|e| ConfigError::Value(e.to_string()))
+}
+
+fn set_flags(layer: &mut Table, flags: &RunFlags) -> Result<(), ConfigError> {
+    let integer = |key: &str, value: u64| {
+        i64::try_from(value).map(Value::Integer).map_err(|_| ConfigError::Value(format!("{key} {value} is too large")))
+    };
+    let mut put = |key: &str, value: Value| put(layer, key, value);
+    if let Some(id) = &flags.env {
+        put("environment.id", id.as_str().into())?;
+    }
+    if let Some(name) = &flags.algorithm {
+        put("algorithm.name", name.as_str().into())?;
+    }
+    if let Some(n) = flags.envs_per_actor {
+        put("rollout.envs_per_actor", integer("--envs-per-actor", n as u64)?)?;
+    }
+    if let Some(seed) = flags.seed {
+        put("run.seed", integer("--seed", seed)?)?;
+    }
+    if let Some(steps) = flags.steps {
+        put("run.steps", integer("--steps", steps)?)?;
+    }
+    if let Some(until) = flags.until_return {
+        put("run.until_return", Value::try_from(until).map_err(|e| ConfigError::Value(e.to_string()))?)?;
+    }
+    Ok(())
+}
+
+/// Applies `section.key=value`; the value is read as TOML, and as a plain string where it is none.
+fn set(layer: &mut Table, assignment: &str) -> Result<(), ConfigError> {
+    let malformed = || ConfigError::Assignment(assignment.into());
+    let (key, text) = assignment.split_once('=').ok_or_else(malformed)?;
+    let (key, text) = (key.trim(), text.trim());
+    if key.is_empty() || key.split('.').any(str::is_empty) || text.is_empty() {
+        return Err(malformed());
+    }
+    let value = format!("value = {text}")
+        .parse::<Table>()
+        .ok()
+        .and_then(|mut table| table.remove("value"))
+        .unwrap_or_else(|| Value::String(text.into()));
+    put(layer, key, value)
+}
+
+fn put(layer: &mut Table, key: &str, value: Value) -> Result<(), ConfigError> {
+    let (sections, name) = key.rsplit_once('.').map_or((None, key), |(s, n)| (Some(s), n));
+    let mut table = layer;
+    for section in sections.into_iter().flat_map(|s| s.split('.')) {
+        table = table
+            .entry(section)
+            .or_insert_with(|| Value::Table(Table::new()))
+            .as_table_mut()
+            .ok_or_else(|| ConfigError::Value(format!("{section} in {key} is a value, not a section")))?;
+    }
+    table.insert(name.into(), value);
+    Ok(())
+}
+
+/// Lays `layer` over `table`; only keys that `table` has are known.
+fn merge(table: &mut Table, layer: Table, prefix: &str) -> Result<(), ConfigError> {
+    for (key, value) in layer {
+        let path = format!("{prefix}{key}");
+        let known = table.keys().cloned().collect::<Vec<_>>().join(", ");
+        match (table.get_mut(&key), value) {
+            (None, _) => {
+                return Err(ConfigError::Value(format!("unknown key {path}; known here: {known}")));
+            }
+            (Some(Value::Table(inner)), Value::Table(layer)) => merge(inner, layer, &format!("{path}."))?,
+            (Some(Value::Table(_)), value) => {
+                return Err(ConfigError::Value(format!("{path} is a section, not {value}")));
+            }
+            (Some(slot), value) => *slot = value.clone().conform(slot, &path)?,
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a value of another type than the default's, naming the key, which serde's errors do not.
+trait Conform: Sized {
+    fn conform(self, default: &Self, path: &str) -> Result<Self, ConfigError>;
+}
+
+impl Conform for Value {
+    fn conform(self, default: &Self, path: &str) -> Result<Self, ConfigError> {
+        let either = ["run.until_return", "learner.max_policy_lag"].contains(&path);
+        match (default, self) {
+            (Self::Float(_), Self::Integer(value)) => Ok(Self::Float(value as f64)),
+            (default, value) if either || default.same_type(&value) => Ok(value),
+            (default, value) => Err(ConfigError::Value(format!(
+                "{path} is {value}, expected {} such as {default}",
+                with_article(default.type_str())
+            ))),
+        }
+    }
+}
+
+fn with_article(noun: &str) -> String {
+    let article = if noun.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
+    format!("{article} {noun}")
+}
+
+fn message(error: &toml::de::Error) -> String {
+    error.to_string().trim().replace('\n', " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{PolicyLagBound, UntilReturnWord};
+
+    fn with(assignments: &[&str]) -> Result<RunConfig, ConfigError> {
+        let set = assignments.iter().map(|s| s.to_string()).collect();
+        RunConfig::from_flags(&RunFlags { set, ..RunFlags::default() })
+    }
+
+    #[test]
+    fn defaults_are_valid_and_survive_toml_and_json() {
+        let config = with(&[]).unwrap();
+        assert_eq!(RunConfig::from_toml(&config.to_toml().unwrap()).unwrap(), config);
+        let json = serde_json::to_string(&config).unwrap();
+        assert_eq!(serde_json::from_str::<RunConfig>(&json).unwrap(), config);
+    }
+
+    #[test]
+    fn later_layers_win() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "[run]\nseed = 3\nsteps = 10\n[algorithm]\nname = \"impala\"\ngamma = 0.9\n")
+            .unwrap();
+        let config = RunConfig::from_flags(&RunFlags {
+            config: Some(file.path().into()),
+            seed: Some(4),
+            set: vec!["algorithm.gamma=1".into(), "learner.max_policy_lag=unlimited".into()],
+            until_return: Some(UntilReturn::Never),
+            ..RunFlags::default()
+        })
+        .unwrap();
+        assert_eq!((config.run.seed, config.run.steps), (4, 10));
+        let AlgorithmConfig::Impala(impala) = &config.algorithm;
+        assert_eq!(impala.gamma, 1.0);
+        assert_eq!(config.learner.max_policy_lag, PolicyLagBound(None));
+        assert_eq!(config.run.until_return, UntilReturn::Word(UntilReturnWord::Never));
+    }
+
+    #[test]
+    fn mistakes_are_answered_with_what_and_where() {
+        let says = |assignments: &[&str], expected: &str| {
+            let error = with(assignments).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error:?} does not say {expected:?}");
+        };
+        says(&["optimizer.lerning_rate=1"], "unknown key optimizer.lerning_rate; known here:");
+        says(&["optimizer.learning_rate=fast"], "optimizer.learning_rate is \"fast\", expected a float");
+        says(&["algorithm.name=dreamer"], "must be one of: impala");
+        says(&["run.steps=0"], "run.steps is 0, must be at least 1");
+        says(&["learner.max_policy_lag=-1"], "max_policy_lag");
+        says(&["algorithm.gamma=1.5"], "algorithm.gamma is 1.5, must lie between 0 and 1");
+        says(&["rollout.workers_per_actor=3"], "must divide rollout.envs_per_actor");
+        says(&["nonsense"], "not of the form");
+        says(&["policy=3"], "policy is a section");
+    }
+}

@@ -1,0 +1,413 @@
+//! The sections and keys of a run's configuration. Each field's comment is its reference documentation.
+
+use serde::{Deserialize, Serialize};
+
+/// Everything that defines a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub struct RunConfig {
+    /// When a run ends and what it leaves behind.
+    pub run: RunSection,
+    /// What the agent acts in.
+    pub environment: EnvironmentSection,
+    /// How experience is gathered.
+    pub rollout: RolloutSection,
+    /// The network.
+    pub policy: PolicySection,
+    /// How the policy is improved.
+    pub algorithm: AlgorithmConfig,
+    /// How parameters follow gradients.
+    pub optimizer: OptimizerSection,
+    /// How the learner takes in experience.
+    pub learner: LearnerSection,
+    /// What the learner writes and when.
+    pub report: ReportSection,
+}
+
+/// When a run ends and what it leaves behind.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunSection {
+    /// Seed from which all randomness of the run flows.
+    pub seed: u64,
+    /// Environment steps to train on before the run ends.
+    pub steps: u64,
+    /// Mean return of the last 100 episodes that ends the run early: a number, `"solved"` for the
+    /// environment's own threshold, or `"never"`.
+    pub until_return: UntilReturn,
+}
+
+impl Default for RunSection {
+    fn default() -> Self {
+        Self { seed: 1, steps: 500_000, until_return: UntilReturn::Solved }
+    }
+}
+
+/// The return at which a run ends early.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum UntilReturn {
+    /// This mean return over the last 100 episodes.
+    Return(f64),
+    /// A word in place of a number.
+    Word(UntilReturnWord),
+}
+
+/// The words that `until_return` knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UntilReturnWord {
+    /// The environment's own threshold, if it has one.
+    Solved,
+    /// No early end.
+    Never,
+}
+
+impl UntilReturn {
+    /// [`UntilReturnWord::Solved`].
+    #[allow(non_upper_case_globals)]
+    pub const Solved: Self = Self::Word(UntilReturnWord::Solved);
+    /// [`UntilReturnWord::Never`].
+    #[allow(non_upper_case_globals)]
+    pub const Never: Self = Self::Word(UntilReturnWord::Never);
+
+    /// The threshold in force for an environment with the given one of its own.
+    pub fn threshold(self, solved_return: Option<f64>) -> Option<f64> {
+        match self {
+            Self::Return(value) => Some(value),
+            Self::Word(UntilReturnWord::Solved) => solved_return,
+            Self::Word(UntilReturnWord::Never) => None,
+        }
+    }
+}
+
+impl std::str::FromStr for UntilReturn {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "solved" => Ok(Self::Solved),
+            "never" => Ok(Self::Never),
+            _ => text
+                .parse()
+                .map(Self::Return)
+                .map_err(|_| format!("{text:?} is neither a number nor \"solved\" nor \"never\"")),
+        }
+    }
+}
+
+/// What the agent acts in.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EnvironmentSection {
+    /// Registered name with version, as `impresario envs` lists them.
+    pub id: String,
+}
+
+impl Default for EnvironmentSection {
+    fn default() -> Self {
+        Self { id: "CartPole-v1".into() }
+    }
+}
+
+/// How experience is gathered.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RolloutSection {
+    /// T: environment steps of each copy in an unroll. Longer ones carry credit further and cost fewer
+    /// messages; shorter ones are acted with fresher weights.
+    pub unroll_length: usize,
+    /// Environment copies of one actor, unless it was started with `--envs`. More copies make inference
+    /// cheaper per step and batches less correlated, and need more experience before the first update.
+    pub envs_per_actor: usize,
+    /// Worker threads of one actor, unless it was started with `--workers`; its copies are divided among them.
+    pub workers_per_actor: usize,
+    /// Bytes of finished unrolls that an actor holds for the learner before its environments wait.
+    pub uplink_bytes: u64,
+}
+
+impl Default for RolloutSection {
+    fn default() -> Self {
+        Self { unroll_length: 20, envs_per_actor: 32, workers_per_actor: 1, uplink_bytes: 16 << 20 }
+    }
+}
+
+/// The network: an encoder for the observation, then heads for policy and value.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicySection {
+    /// Widths of the encoder's hidden layers.
+    pub hidden: Vec<usize>,
+    /// Non-linearity after each hidden layer.
+    pub activation: Activation,
+    /// Gain of the policy head's orthogonal initialisation; small values start near the uniform policy.
+    pub policy_gain: f32,
+    /// Gain of the value head's orthogonal initialisation.
+    pub value_gain: f32,
+    /// Initial logarithm of the standard deviation of continuous actions.
+    pub initial_log_std: f32,
+}
+
+impl Default for PolicySection {
+    fn default() -> Self {
+        Self {
+            hidden: vec![64, 64],
+            activation: Activation::Tanh,
+            policy_gain: 0.01,
+            value_gain: 1.0,
+            initial_log_std: 0.0,
+        }
+    }
+}
+
+/// Non-linearity of a hidden layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Activation {
+    /// Hyperbolic tangent.
+    Tanh,
+    /// Rectified linear unit.
+    Relu,
+}
+
+/// The method and its own knobs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "name", rename_all = "lowercase")]
+pub enum AlgorithmConfig {
+    /// Importance-weighted actor-learner: V-trace.
+    Impala(ImpalaConfig),
+}
+
+impl Default for AlgorithmConfig {
+    fn default() -> Self {
+        Self::Impala(ImpalaConfig::default())
+    }
+}
+
+impl AlgorithmConfig {
+    /// The name that `--algorithm` takes.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Impala(_) => "impala",
+        }
+    }
+
+    /// Names that `--algorithm` takes.
+    pub const NAMES: &'static [&'static str] = &["impala"];
+
+    /// The defaults of the algorithm called `name`.
+    pub fn by_name(name: &str) -> Option<Self> {
+        match name {
+            "impala" => Some(Self::Impala(ImpalaConfig::default())),
+            _ => None,
+        }
+    }
+}
+
+/// IMPALA's knobs (Espeholt et al. 2018, arXiv 1802.01561).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImpalaConfig {
+    /// Discount of future reward per environment step.
+    pub gamma: f32,
+    /// Trace decay of V-trace (its remark 2); 1 is the paper's algorithm.
+    pub lambda: f32,
+    /// Truncation of the importance weights in the value targets.
+    pub clip_rho: f32,
+    /// Truncation of the importance weights in the policy gradient.
+    pub clip_pg_rho: f32,
+    /// Truncation of the trace coefficients.
+    pub clip_c: f32,
+    /// Weight of the value loss, `0.5 (vs - V)^2`.
+    pub baseline_cost: f32,
+    /// Weight of the policy's entropy, in nats, as a bonus.
+    pub entropy_cost: f32,
+    /// Whether losses are summed or averaged over the batch. A learning rate belongs to one of the two: the
+    /// factor between them is T x B.
+    pub loss_reduction: LossReduction,
+    /// Multiplies every reward before clipping.
+    pub reward_scale: f32,
+    /// Clips every scaled reward to `[-c, c]`; 0 leaves them alone.
+    pub reward_clip: f32,
+}
+
+impl Default for ImpalaConfig {
+    fn default() -> Self {
+        Self {
+            gamma: 0.99,
+            lambda: 1.0,
+            clip_rho: 1.0,
+            clip_pg_rho: 1.0,
+            clip_c: 1.0,
+            baseline_cost: 0.5,
+            entropy_cost: 0.01,
+            loss_reduction: LossReduction::Mean,
+            reward_scale: 1.0,
+            reward_clip: 0.0,
+        }
+    }
+}
+
+/// How per-step losses become one number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LossReduction {
+    /// Added up over `[T, B]`: IMPALA's paper, TorchBeast, Cleanba.
+    Sum,
+    /// Averaged over `[T, B]`: seed_rl, moolib, Acme.
+    Mean,
+}
+
+/// How parameters follow gradients.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OptimizerSection {
+    /// The rule.
+    pub kind: OptimizerKind,
+    /// Step size at the start of the run.
+    pub learning_rate: f64,
+    /// How the step size changes over the run.
+    pub schedule: Schedule,
+    /// Added to the denominator.
+    pub epsilon: f64,
+    /// RMSProp: decay of the average of squared gradients.
+    pub decay: f64,
+    /// RMSProp: momentum; 0 for none.
+    pub momentum: f64,
+    /// Adam: decay of the average of gradients.
+    pub beta1: f64,
+    /// Adam: decay of the average of squared gradients.
+    pub beta2: f64,
+    /// Gradients are scaled down to this global norm; 0 leaves them alone.
+    pub max_grad_norm: f64,
+}
+
+impl Default for OptimizerSection {
+    fn default() -> Self {
+        Self {
+            kind: OptimizerKind::Adam,
+            learning_rate: 1e-3,
+            schedule: Schedule::Constant,
+            epsilon: 1e-5,
+            decay: 0.99,
+            momentum: 0.0,
+            beta1: 0.9,
+            beta2: 0.999,
+            max_grad_norm: 0.5,
+        }
+    }
+}
+
+/// Rules by which parameters follow gradients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimizerKind {
+    /// RMSProp as PyTorch computes it: `p -= lr * g / (sqrt(avg) + epsilon)`.
+    RmsProp,
+    /// Adam (Kingma and Ba 2015) with bias correction.
+    Adam,
+}
+
+/// How a quantity changes over a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Schedule {
+    /// It does not.
+    Constant,
+    /// Falls linearly to 0 at the run's last step.
+    Linear,
+}
+
+/// How the learner takes in experience.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LearnerSection {
+    /// B: columns of a batch, each an unroll of one environment copy; an update trains on T x B steps.
+    pub batch_size: usize,
+    /// K: no batch contains experience more than K updates old, or `"unlimited"`. 0 is lockstep. Small values
+    /// keep learning close to on-policy; larger ones let actors run ahead of the learner.
+    pub max_policy_lag: PolicyLagBound,
+    /// Bytes of experience that wait for the trainer before actors are held back.
+    pub queue_bytes: u64,
+    /// Actors that must have joined before the first unroll is granted; makes lockstep runs repeatable.
+    pub wait_for_actors: usize,
+    /// Threads for the learner's arithmetic; 0 is one per core.
+    pub threads: usize,
+    /// Seconds without a message after which an actor counts as hung and its grants are given to others.
+    pub grant_timeout_seconds: f64,
+    /// Seconds that a disconnected actor may take to come back before what it held counts as lost.
+    pub reconnect_seconds: f64,
+    /// Seconds that a shutdown may take: actors say goodbye, streams end, files are written.
+    pub grace_seconds: f64,
+    /// Updates skipped in a row for a loss or gradient that is not finite, after which the run stops.
+    pub max_skipped_updates: u32,
+}
+
+impl Default for LearnerSection {
+    fn default() -> Self {
+        Self {
+            batch_size: 32,
+            max_policy_lag: PolicyLagBound(Some(4)),
+            queue_bytes: 256 << 20,
+            wait_for_actors: 1,
+            threads: 1,
+            grant_timeout_seconds: 10.0,
+            reconnect_seconds: 30.0,
+            grace_seconds: 10.0,
+            max_skipped_updates: 10,
+        }
+    }
+}
+
+/// A bound on policy lag in updates; `None` is no bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PolicyLagBound(pub Option<u64>);
+
+impl Serialize for PolicyLagBound {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Some(bound) => serializer.serialize_u64(bound),
+            None => serializer.serialize_str("unlimited"),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for PolicyLagBound {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged, expecting = "a number of updates (0 or more) or \"unlimited\"")]
+        enum Form {
+            Number(u64),
+            Word(Word),
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "lowercase")]
+        enum Word {
+            Unlimited,
+        }
+        Ok(Self(match Form::deserialize(deserializer)? {
+            Form::Number(bound) => Some(bound),
+            Form::Word(Word::Unlimited) => None,
+        }))
+    }
+}
+
+/// What the learner writes and when.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReportSection {
+    /// Seconds between two lines of the log and of `metrics.jsonl`.
+    pub interval_seconds: f64,
+    /// Seconds between two checkpoints; one is always written at the end.
+    pub checkpoint_seconds: f64,
+    /// Checkpoints kept; the oldest are removed.
+    pub checkpoints_kept: usize,
+    /// Whether TensorBoard event files are written.
+    pub tensorboard: bool,
+}
+
+impl Default for ReportSection {
+    fn default() -> Self {
+        Self { interval_seconds: 2.0, checkpoint_seconds: 60.0, checkpoints_kept: 3, tensorboard: true }
+    }
+}

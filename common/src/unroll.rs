@@ -1,0 +1,454 @@
+//! [`Unroll`]: a time-major block of experience, and its way to and from the wire.
+//!
+//! A rollout worker fills one, the uplink encodes it, the learner's service decodes and checks it
+//! against the run's [`UnrollLayout`] before anything else sees it.
+
+use bytes::Bytes;
+
+#[cfg(target_endian = "big")]
+compile_error!("arrays travel as the little-endian bytes that they are in memory");
+
+use crate::space::{ElementType, EnvironmentSpec, Space};
+use crate::wire::{WireError, v1};
+
+/// A flat array of one of the element types that cross the wire, in C order.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Array {
+    /// 32-bit floats.
+    F32(Vec<f32>),
+    /// Bytes.
+    U8(Vec<u8>),
+    /// 32-bit integers.
+    I32(Vec<i32>),
+}
+
+impl Array {
+    /// `len` zeros.
+    pub fn zeros(dtype: ElementType, len: usize) -> Self {
+        match dtype {
+            ElementType::F32 => Self::F32(vec![0.0; len]),
+            ElementType::U8 => Self::U8(vec![0; len]),
+            ElementType::I32 => Self::I32(vec![0; len]),
+        }
+    }
+
+    /// Element type.
+    pub fn dtype(&self) -> ElementType {
+        match self {
+            Self::F32(_) => ElementType::F32,
+            Self::U8(_) => ElementType::U8,
+            Self::I32(_) => ElementType::I32,
+        }
+    }
+
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::F32(v) => v.len(),
+            Self::U8(v) => v.len(),
+            Self::I32(v) => v.len(),
+        }
+    }
+
+    /// Whether there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Size in bytes.
+    pub fn bytes(&self) -> usize {
+        self.len() * self.dtype().bytes()
+    }
+
+    /// Makes it `len` elements long, filling with zeros.
+    pub fn resize(&mut self, len: usize) {
+        match self {
+            Self::F32(v) => v.resize(len, 0.0),
+            Self::U8(v) => v.resize(len, 0),
+            Self::I32(v) => v.resize(len, 0),
+        }
+    }
+
+    /// Appends `source[range]`.
+    ///
+    /// # Panics
+    /// If element types differ or the range lies outside `source`.
+    pub fn extend_from(&mut self, source: &Self, range: std::ops::Range<usize>) {
+        match (self, source) {
+            (Self::F32(to), Self::F32(from)) => to.extend_from_slice(&from[range]),
+            (Self::U8(to), Self::U8(from)) => to.extend_from_slice(&from[range]),
+            (Self::I32(to), Self::I32(from)) => to.extend_from_slice(&from[range]),
+            (to, from) => panic!("cannot append {} to {}", from.dtype(), to.dtype()),
+        }
+    }
+
+    /// Copies `source[from..from + len]` to `self[to..to + len]`.
+    ///
+    /// # Panics
+    /// If element types differ or a range lies outside its array.
+    pub fn copy_from(&mut self, to: usize, source: &Self, from: usize, len: usize) {
+        match (self, source) {
+            (Self::F32(t), Self::F32(f)) => t[to..to + len].copy_from_slice(&f[from..from + len]),
+            (Self::U8(t), Self::U8(f)) => t[to..to + len].copy_from_slice(&f[from..from + len]),
+            (Self::I32(t), Self::I32(f)) => t[to..to + len].copy_from_slice(&f[from..from + len]),
+            (t, f) => panic!("cannot copy {} to {}", f.dtype(), t.dtype()),
+        }
+    }
+}
+
+/// T steps of E environment copies, acted with one version of the policy.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Unroll {
+    /// Index of the grant that permitted it.
+    pub grant: u64,
+    /// The policy version that acted.
+    pub policy_version: u64,
+    /// T: environment steps of each copy.
+    pub length: usize,
+    /// E: environment copies, hence columns.
+    pub copies: usize,
+    /// `[T + 1, E, ...]`: what the policy saw; the last row is what it would see next.
+    pub observations: Array,
+    /// `[T, E]` for a discrete action space, `[T, E, n]` otherwise.
+    pub actions: Array,
+    /// `[T, E]`: as the environment gave them.
+    pub rewards: Vec<f32>,
+    /// `[T, E]`, 0 or 1.
+    pub terminated: Vec<u8>,
+    /// `[T, E]`, 0 or 1.
+    pub truncated: Vec<u8>,
+    /// `[T, E]`: log-probability of the action under the policy that acted.
+    pub behaviour_log_probs: Vec<f32>,
+    /// `[K, ...]`: last observations of the K episodes that were truncated and did not terminate, in the
+    /// time-major order of the steps that ended them.
+    pub final_observations: Array,
+    /// Undiscounted returns of the episodes that ended inside.
+    pub episode_returns: Vec<f32>,
+    /// Their lengths in environment steps.
+    pub episode_lengths: Vec<u32>,
+}
+
+impl Unroll {
+    /// An unroll of zeros for `copies` copies, to be filled.
+    pub fn zeros(layout: &UnrollLayout, copies: usize) -> Self {
+        let steps = layout.length * copies;
+        Self {
+            grant: 0,
+            policy_version: 0,
+            length: layout.length,
+            copies,
+            observations: Array::zeros(
+                layout.observation.dtype(),
+                (layout.length + 1) * copies * layout.observation.len(),
+            ),
+            actions: Array::zeros(layout.action.dtype(), steps * layout.action.len()),
+            rewards: vec![0.0; steps],
+            terminated: vec![0; steps],
+            truncated: vec![0; steps],
+            behaviour_log_probs: vec![0.0; steps],
+            final_observations: Array::zeros(layout.observation.dtype(), 0),
+            episode_returns: vec![],
+            episode_lengths: vec![],
+        }
+    }
+
+    /// Environment steps inside.
+    pub fn steps(&self) -> usize {
+        self.length * self.copies
+    }
+
+    /// Bytes of experience held, bookkeeping aside.
+    pub fn bytes(&self) -> usize {
+        self.observations.bytes()
+            + self.actions.bytes()
+            + self.final_observations.bytes()
+            + self.steps() * (4 + 1 + 1 + 4)
+            + self.episode_returns.len() * 8
+    }
+
+    /// The message for the wire, to be completed by the uplink with `sequence` and `progress`.
+    pub fn to_wire(&self, layout: &UnrollLayout) -> v1::Unroll {
+        let (t, e) = (self.length as u32, self.copies as u32);
+        let per_step = |inner: &Space, rows: u32| {
+            let mut shape = vec![rows, e];
+            shape.extend(inner.shape().iter().map(|&d| d as u32));
+            shape
+        };
+        let observation = layout.observation.len().max(1);
+        let mut final_shape = vec![(self.final_observations.len() / observation) as u32];
+        final_shape.extend(layout.observation.shape().iter().map(|&d| d as u32));
+        v1::Unroll {
+            sequence: 0,
+            grant: self.grant,
+            policy_version: self.policy_version,
+            observations: Some(encode(&self.observations, per_step(&layout.observation, t + 1))),
+            actions: Some(encode(&self.actions, per_step(&layout.action, t))),
+            rewards: Some(encode_f32(&self.rewards, vec![t, e])),
+            terminated: Some(encode_u8(&self.terminated, vec![t, e])),
+            truncated: Some(encode_u8(&self.truncated, vec![t, e])),
+            behaviour_log_probs: Some(encode_f32(&self.behaviour_log_probs, vec![t, e])),
+            final_observations: Some(encode(&self.final_observations, final_shape)),
+            episode_returns: self.episode_returns.clone(),
+            episode_lengths: self.episode_lengths.clone(),
+            progress: None,
+        }
+    }
+
+    /// Decodes and checks a message against what the run expects of `copies` columns.
+    ///
+    /// # Errors
+    /// If an array is missing or has another shape or element type, if a number is not finite, an action is
+    /// out of range, a flag is neither 0 nor 1, or the count of final observations is off.
+    pub fn from_wire(message: v1::Unroll, layout: &UnrollLayout, copies: usize) -> Result<Self, WireError> {
+        let (t, e) = (layout.length, copies);
+        let per_step = |inner: &Space, rows: usize| {
+            let mut shape = vec![rows, e];
+            shape.extend(inner.shape());
+            shape
+        };
+        let observation = &layout.observation;
+        let observations = decode(
+            "observations",
+            message.observations,
+            observation.dtype(),
+            &per_step(observation, t + 1),
+        )?;
+        let actions =
+            decode("actions", message.actions, layout.action.dtype(), &per_step(&layout.action, t))?;
+        check_actions(&actions, &layout.action)?;
+        let rewards = decode_f32("rewards", message.rewards, &[t, e])?;
+        let behaviour_log_probs = decode_f32("behaviour_log_probs", message.behaviour_log_probs, &[t, e])?;
+        let terminated = decode_flags("terminated", message.terminated, &[t, e])?;
+        let truncated = decode_flags("truncated", message.truncated, &[t, e])?;
+        let cut = terminated.iter().zip(&truncated).filter(|&(&end, &cut)| cut == 1 && end == 0).count();
+        let mut final_shape = vec![cut];
+        final_shape.extend(observation.shape());
+        let final_observations =
+            decode("final_observations", message.final_observations, observation.dtype(), &final_shape)?;
+        if message.episode_returns.len() != message.episode_lengths.len() {
+            return Err(WireError::field(
+                "episode_returns",
+                format!(
+                    "{} returns for {} lengths",
+                    message.episode_returns.len(),
+                    message.episode_lengths.len()
+                ),
+            ));
+        }
+        finite("episode_returns", &message.episode_returns)?;
+        Ok(Self {
+            grant: message.grant,
+            policy_version: message.policy_version,
+            length: t,
+            copies: e,
+            observations,
+            actions,
+            rewards,
+            terminated,
+            truncated,
+            behaviour_log_probs,
+            final_observations,
+            episode_returns: message.episode_returns,
+            episode_lengths: message.episode_lengths,
+        })
+    }
+}
+
+/// What every unroll of a run looks like, whatever its number of columns.
+#[derive(Debug, Clone, PartialEq)]
+pub struct UnrollLayout {
+    /// T: environment steps of each copy.
+    pub length: usize,
+    /// Space of the observations.
+    pub observation: Space,
+    /// Space of the actions.
+    pub action: Space,
+}
+
+impl UnrollLayout {
+    /// The layout for unrolls of `length` steps in the environment described.
+    pub fn new(length: usize, spec: &EnvironmentSpec) -> Self {
+        Self { length, observation: spec.observation.clone(), action: spec.action.clone() }
+    }
+
+    /// Bytes of experience of one column, final observations aside.
+    pub fn column_bytes(&self) -> usize {
+        let observation = self.observation.len() * self.observation.dtype().bytes();
+        let action = self.action.len() * self.action.dtype().bytes();
+        (self.length + 1) * observation + self.length * (action + 4 + 1 + 1 + 4)
+    }
+}
+
+fn encode(array: &Array, shape: Vec<u32>) -> v1::Tensor {
+    match array {
+        Array::F32(values) => encode_f32(values, shape),
+        Array::U8(values) => encode_u8(values, shape),
+        Array::I32(values) => v1::Tensor {
+            dtype: v1::ElementType::I32.into(),
+            shape,
+            data: Bytes::copy_from_slice(bytemuck::cast_slice(values)),
+        },
+    }
+}
+
+fn encode_f32(values: &[f32], shape: Vec<u32>) -> v1::Tensor {
+    let data = Bytes::copy_from_slice(bytemuck::cast_slice(values));
+    v1::Tensor { dtype: v1::ElementType::F32.into(), shape, data }
+}
+
+fn encode_u8(values: &[u8], shape: Vec<u32>) -> v1::Tensor {
+    v1::Tensor { dtype: v1::ElementType::U8.into(), shape, data: Bytes::copy_from_slice(values) }
+}
+
+fn decode(
+    field: &str,
+    tensor: Option<v1::Tensor>,
+    dtype: ElementType,
+    shape: &[usize],
+) -> Result<Array, WireError> {
+    let tensor = tensor.ok_or_else(|| WireError::field(field, "missing"))?;
+    if v1::ElementType::try_from(tensor.dtype) != Ok(dtype.into()) {
+        let found = v1::ElementType::try_from(tensor.dtype).map_or("unknown", |d| d.as_str_name());
+        return Err(WireError::field(field, format!("element type is {found}, expected {dtype}")));
+    }
+    if tensor.shape.len() != shape.len() || tensor.shape.iter().zip(shape).any(|(&a, &b)| a as usize != b) {
+        return Err(WireError::field(field, format!("shape is {:?}, expected {shape:?}", tensor.shape)));
+    }
+    let expected = shape.iter().product::<usize>() * dtype.bytes();
+    if tensor.data.len() != expected {
+        return Err(WireError::field(field, format!("{} bytes, expected {expected}", tensor.data.len())));
+    }
+    Ok(match dtype {
+        ElementType::U8 => Array::U8(tensor.data.to_vec()),
+        ElementType::I32 => Array::I32(bytemuck::pod_collect_to_vec(&tensor.data)),
+        ElementType::F32 => {
+            let values: Vec<f32> = bytemuck::pod_collect_to_vec(&tensor.data);
+            finite(field, &values)?;
+            Array::F32(values)
+        }
+    })
+}
+
+fn decode_f32(field: &str, tensor: Option<v1::Tensor>, shape: &[usize]) -> Result<Vec<f32>, WireError> {
+    match decode(field, tensor, ElementType::F32, shape)? {
+        Array::F32(values) => Ok(values),
+        other => Err(WireError::field(field, format!("element type is {}", other.dtype()))),
+    }
+}
+
+fn decode_flags(field: &str, tensor: Option<v1::Tensor>, shape: &[usize]) -> Result<Vec<u8>, WireError> {
+    match decode(field, tensor, ElementType::U8, shape)? {
+        Array::U8(values) if values.iter().all(|&v| v <= 1) => Ok(values),
+        _ => Err(WireError::field(field, "a flag is neither 0 nor 1")),
+    }
+}
+
+fn finite(field: &str, values: &[f32]) -> Result<(), WireError> {
+    // x * 0 is 0 for finite numbers and NaN otherwise: one pass that vectorises.
+    if values.iter().map(|v| v * 0.0).sum::<f32>() == 0.0 {
+        return Ok(());
+    }
+    let index = values.iter().position(|v| !v.is_finite()).unwrap_or(0);
+    Err(WireError::field(field, format!("element {index} is {}, not a finite number", values[index])))
+}
+
+fn check_actions(actions: &Array, space: &Space) -> Result<(), WireError> {
+    let out_of_range = |index: usize, action: i32, n: u32| {
+        Err(WireError::field("actions", format!("element {index} is {action}, out of range 0..{n}")))
+    };
+    match (actions, space) {
+        (Array::I32(values), Space::Discrete { n }) => match values.iter().position(|&a| a as u32 >= *n) {
+            Some(index) => out_of_range(index, values[index], *n),
+            None => Ok(()),
+        },
+        (Array::I32(values), Space::MultiDiscrete { nvec }) => {
+            match values.iter().zip(nvec.iter().cycle()).position(|(&a, &n)| a as u32 >= n) {
+                Some(index) => out_of_range(index, values[index], nvec[index % nvec.len()]),
+                None => Ok(()),
+            }
+        }
+        // A Gaussian policy acts beyond the box, and the environment clips: any finite number is in range.
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layout() -> UnrollLayout {
+        UnrollLayout {
+            length: 3,
+            observation: Space::boxed(&[-1.0; 2], &[1.0; 2]),
+            action: Space::Discrete { n: 2 },
+        }
+    }
+
+    fn sample() -> Unroll {
+        let mut unroll = Unroll::zeros(&layout(), 2);
+        unroll.grant = 7;
+        unroll.policy_version = 41;
+        unroll.observations = Array::F32((0..16).map(|i| i as f32 / 16.0).collect());
+        unroll.actions = Array::I32(vec![0, 1, 1, 0, 1, 1]);
+        unroll.rewards = vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
+        unroll.terminated[1] = 1;
+        unroll.truncated[1] = 1;
+        unroll.truncated[4] = 1;
+        unroll.behaviour_log_probs = vec![-0.5; 6];
+        unroll.final_observations = Array::F32(vec![0.25, -0.25]);
+        unroll.episode_returns = vec![3.0, 9.0];
+        unroll.episode_lengths = vec![2, 4];
+        unroll
+    }
+
+    #[test]
+    fn an_unroll_survives_the_wire() {
+        let message = sample().to_wire(&layout());
+        assert_eq!(Unroll::from_wire(message, &layout(), 2).unwrap(), sample());
+    }
+
+    #[test]
+    fn each_breach_of_the_contract_is_named() {
+        let refused = |change: &dyn Fn(&mut v1::Unroll), expected: &str| {
+            let mut message = sample().to_wire(&layout());
+            change(&mut message);
+            let error = Unroll::from_wire(message, &layout(), 2).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error:?} does not say {expected:?}");
+        };
+        refused(&|m| m.rewards = None, "rewards: missing");
+        refused(&|m| m.rewards.as_mut().unwrap().dtype = 2, "rewards: element type is ELEMENT_TYPE_U8");
+        refused(&|m| m.actions.as_mut().unwrap().shape[0] = 4, "actions: shape is [4, 2], expected [3, 2]");
+        refused(&|m| m.rewards.as_mut().unwrap().data.truncate(20), "rewards: 20 bytes, expected 24");
+        refused(
+            &|m| {
+                let mut data = m.rewards.as_ref().unwrap().data.to_vec();
+                data[8..12].copy_from_slice(&f32::NAN.to_le_bytes());
+                m.rewards.as_mut().unwrap().data = data.into();
+            },
+            "rewards: element 2 is NaN",
+        );
+        refused(
+            &|m| {
+                let mut data = m.actions.as_ref().unwrap().data.to_vec();
+                data[0..4].copy_from_slice(&(-1i32).to_le_bytes());
+                m.actions.as_mut().unwrap().data = data.into();
+            },
+            "actions: element 0 is -1, out of range 0..2",
+        );
+        refused(
+            &|m| m.truncated.as_mut().unwrap().data = Bytes::from_static(&[0, 0, 0, 0, 0, 2]),
+            "truncated: a flag",
+        );
+        refused(
+            &|m| m.truncated.as_mut().unwrap().data = Bytes::from_static(&[0; 6]),
+            "final_observations: shape",
+        );
+        refused(&|m| m.episode_lengths.clear(), "2 returns for 0 lengths");
+    }
+
+    #[test]
+    fn layout_predicts_the_bytes_of_a_column() {
+        let unroll = Unroll::zeros(&layout(), 2);
+        assert_eq!(unroll.bytes(), 2 * layout().column_bytes());
+    }
+}

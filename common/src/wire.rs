@@ -1,0 +1,173 @@
+//! The wire contract in Rust: generated types, the protocol's constants, and conversions of spaces.
+//!
+//! Experience has a module of its own ([`crate::unroll`]).
+
+use crate::space::{ElementType, EnvironmentSpec, Space};
+
+/// Types and clients generated from `proto/impresario.proto`.
+#[allow(missing_docs, unreachable_pub, clippy::all)]
+pub mod v1 {
+    tonic::include_proto!("impresario.v1");
+}
+
+/// The compiled contract, for gRPC reflection.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/impresario.bin"));
+
+/// Version of the contract; both sides must speak the same.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// Name of the gRPC metadata entry that names the [`v1::Refusal`] behind a failed call.
+pub const REFUSAL_METADATA: &str = "impresario-refusal";
+
+/// A message that breaks the contract.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("{0}")]
+pub struct WireError(pub String);
+
+impl WireError {
+    /// An error about the field called `field`.
+    pub fn field(field: &str, problem: impl std::fmt::Display) -> Self {
+        Self(format!("{field}: {problem}"))
+    }
+}
+
+impl From<ElementType> for v1::ElementType {
+    fn from(dtype: ElementType) -> Self {
+        match dtype {
+            ElementType::F32 => Self::F32,
+            ElementType::U8 => Self::U8,
+            ElementType::I32 => Self::I32,
+        }
+    }
+}
+
+impl TryFrom<v1::ElementType> for ElementType {
+    type Error = WireError;
+
+    fn try_from(dtype: v1::ElementType) -> Result<Self, WireError> {
+        match dtype {
+            v1::ElementType::F32 => Ok(Self::F32),
+            v1::ElementType::U8 => Ok(Self::U8),
+            v1::ElementType::I32 => Ok(Self::I32),
+            v1::ElementType::Unspecified => Err(WireError("element type is missing or unknown".into())),
+        }
+    }
+}
+
+impl From<&Space> for v1::Space {
+    fn from(space: &Space) -> Self {
+        let kind = match space {
+            Space::Discrete { n } => v1::space::Kind::Discrete(*n),
+            Space::MultiDiscrete { nvec } => {
+                v1::space::Kind::MultiDiscrete(v1::MultiDiscrete { nvec: nvec.clone() })
+            }
+            Space::Box { low, high, shape, dtype } => v1::space::Kind::Box(v1::Box {
+                low: low.clone(),
+                high: high.clone(),
+                shape: shape.iter().map(|&d| d as u32).collect(),
+                dtype: v1::ElementType::from(*dtype).into(),
+            }),
+        };
+        Self { kind: Some(kind) }
+    }
+}
+
+/// Largest number of elements that one observation or action may have on the wire.
+const MAX_SPACE_ELEMENTS: usize = 1 << 24;
+
+impl TryFrom<v1::Space> for Space {
+    type Error = WireError;
+
+    fn try_from(space: v1::Space) -> Result<Self, WireError> {
+        match space.kind {
+            None => Err(WireError("space is missing".into())),
+            Some(v1::space::Kind::Discrete(0)) => Err(WireError("discrete space without alternatives".into())),
+            Some(v1::space::Kind::Discrete(n)) => Ok(Self::Discrete { n }),
+            Some(v1::space::Kind::MultiDiscrete(v1::MultiDiscrete { nvec })) => {
+                if nvec.is_empty() || nvec.contains(&0) {
+                    return Err(WireError(format!("multi-discrete space with alternatives {nvec:?}")));
+                }
+                Ok(Self::MultiDiscrete { nvec })
+            }
+            Some(v1::space::Kind::Box(v1::Box { low, high, shape, dtype })) => {
+                let dtype = v1::ElementType::try_from(dtype)
+                    .map_err(|_| WireError(format!("box of unknown element type {dtype}")))?
+                    .try_into()?;
+                let elements = shape
+                    .iter()
+                    .try_fold(1usize, |n, &d| n.checked_mul(d as usize))
+                    .filter(|&n| n > 0 && n <= MAX_SPACE_ELEMENTS)
+                    .ok_or_else(|| WireError(format!("box of shape {shape:?} is empty or too large")))?;
+                if low.len() != elements || high.len() != elements {
+                    return Err(WireError(format!(
+                        "box of shape {shape:?} needs {elements} bounds, not {} and {}",
+                        low.len(),
+                        high.len()
+                    )));
+                }
+                if low.iter().zip(&high).any(|(l, h)| l.is_nan() || h.is_nan() || l > h) {
+                    return Err(WireError("box whose lower bound exceeds its upper".into()));
+                }
+                Ok(Self::Box { low, high, shape: shape.iter().map(|&d| d as usize).collect(), dtype })
+            }
+        }
+    }
+}
+
+impl From<&EnvironmentSpec> for v1::EnvironmentSpec {
+    fn from(spec: &EnvironmentSpec) -> Self {
+        Self {
+            id: spec.id.clone(),
+            observation: Some((&spec.observation).into()),
+            action: Some((&spec.action).into()),
+            max_episode_steps: spec.max_episode_steps.unwrap_or(0),
+            solved_return: spec.solved_return,
+        }
+    }
+}
+
+impl TryFrom<v1::EnvironmentSpec> for EnvironmentSpec {
+    type Error = WireError;
+
+    fn try_from(spec: v1::EnvironmentSpec) -> Result<Self, WireError> {
+        let space = |field, space: Option<v1::Space>| {
+            space
+                .ok_or_else(|| WireError::field(field, "missing"))?
+                .try_into()
+                .map_err(|e| WireError::field(field, e))
+        };
+        Ok(Self {
+            id: spec.id,
+            observation: space("environment.observation", spec.observation)?,
+            action: space("environment.action", spec.action)?,
+            max_episode_steps: (spec.max_episode_steps > 0).then_some(spec.max_episode_steps),
+            solved_return: spec.solved_return,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_specification_survives_the_wire() {
+        let spec = EnvironmentSpec {
+            id: "Thing-v0".into(),
+            observation: Space::boxed(&[-1.0, f32::NEG_INFINITY], &[1.0, f32::INFINITY]),
+            action: Space::MultiDiscrete { nvec: vec![3, 2] },
+            max_episode_steps: None,
+            solved_return: Some(9.5),
+        };
+        assert_eq!(EnvironmentSpec::try_from(v1::EnvironmentSpec::from(&spec)).unwrap(), spec);
+    }
+
+    #[test]
+    fn impossible_spaces_are_refused() {
+        let empty = v1::Space { kind: Some(v1::space::Kind::Discrete(0)) };
+        assert!(Space::try_from(empty).is_err());
+        let short = v1::Box { low: vec![0.0], high: vec![1.0], shape: vec![2], dtype: 1 };
+        let error = Space::try_from(v1::Space { kind: Some(v1::space::Kind::Box(short)) }).unwrap_err();
+        assert!(error.to_string().contains("needs 2 bounds"), "{error}");
+    }
+}

@@ -4,7 +4,7 @@
 //! initialisation) owns a [`Stream`] derived from the run's seed and a path that names the user, so
 //! that nothing depends on how many others there are or in which order they run.
 
-use rand::SeedableRng;
+use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 /// A reproducible generator; seekable and portable, so that a run can be repeated on another machine.
@@ -36,6 +36,13 @@ pub fn stream(seed: u64, purpose: Purpose, path: [u32; 3]) -> Stream {
         chunk.copy_from_slice(&level.to_le_bytes());
     }
     Stream::from_seed(key)
+}
+
+/// A standard normal number (Box and Muller 1958).
+pub fn normal(stream: &mut Stream) -> f64 {
+    // 1 - u lies in (0, 1], so that the logarithm is finite.
+    let (u, v): (f64, f64) = (1.0 - stream.random::<f64>(), stream.random());
+    (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()
 }
 
 #[cfg(test)]

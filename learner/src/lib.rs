@@ -1,1 +1,4 @@
-//! placeholder
+//! Impresario's learner.
+
+pub mod accounting;
+pub mod batch;

@@ -1,0 +1,15 @@
+//! The policy: encoder -> core -> heads, and the distribution its outputs mean.
+//!
+//! # Layout
+//!
+//! * [`network`]: which parameters a policy has, how they start, and how they turn observations into
+//!   distribution parameters and values. Actor and learner run this same code.
+//! * [`distribution`]: what the policy head's numbers say about actions.
+//! * [`snapshot`]: one version of the weights, immutable, and its way to and from the wire.
+
+pub mod distribution;
+pub mod network;
+pub mod snapshot;
+
+pub use network::{Policy, PolicyError, PolicySpec};
+pub use snapshot::{Snapshot, Weights};

@@ -1,0 +1,375 @@
+//! Which parameters a policy has, how they start, and how they turn observations into distribution
+//! parameters and values.
+//!
+//! Actor and learner run this same code: the actor over a snapshot's tensors, which record no graph; the
+//! learner over its variables.
+
+use candle_core::{DType, Device, Tensor};
+
+use super::distribution::ActionDistribution;
+use super::snapshot::Weights;
+use crate::config::{self, PolicySection};
+use crate::kernels::{self, Activation};
+use crate::random::{self, Purpose, Stream};
+use crate::space::{EnvironmentSpec, Space};
+
+/// A policy that cannot be built or run.
+#[derive(Debug, thiserror::Error)]
+pub enum PolicyError {
+    /// No policy for such a space.
+    #[error("no policy for {0}")]
+    Space(String),
+    /// Weights that do not fit the policy.
+    #[error("weights do not fit: {0}")]
+    Weights(String),
+    /// A tensor operation failed.
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+}
+
+/// A policy's architecture: sizes follow from the environment's spaces and the configuration.
+#[derive(Debug, Clone)]
+pub struct PolicySpec {
+    observation: Space,
+    distribution: ActionDistribution,
+    section: PolicySection,
+}
+
+/// How a parameter starts.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Init {
+    /// An orthogonal matrix (Saxe et al. 2013, arXiv 1312.6120), scaled.
+    Orthogonal { gain: f32 },
+    /// One value everywhere.
+    Constant(f32),
+}
+
+/// One parameter: its name, shape and start.
+#[derive(Debug, Clone, PartialEq)]
+struct ParameterSpec {
+    name: String,
+    shape: Vec<usize>,
+    init: Init,
+}
+
+impl PolicySpec {
+    /// The policy for `environment` with the given configuration.
+    ///
+    /// # Errors
+    /// If there is no policy for one of the environment's spaces.
+    pub fn new(environment: &EnvironmentSpec, section: &PolicySection) -> Result<Self, PolicyError> {
+        let distribution = ActionDistribution::new(&environment.action)
+            .map_err(|e| PolicyError::Space(format!("action space {}: {e}", environment.action)))?;
+        if let observation @ Space::MultiDiscrete { .. } = &environment.observation {
+            return Err(PolicyError::Space(format!("observation space {observation}")));
+        }
+        Ok(Self { observation: environment.observation.clone(), distribution, section: section.clone() })
+    }
+
+    /// What the policy head's numbers mean.
+    pub fn distribution(&self) -> &ActionDistribution {
+        &self.distribution
+    }
+
+    /// Numbers that the encoder sees of one observation.
+    fn input_len(&self) -> usize {
+        match &self.observation {
+            Space::Discrete { n } => *n as usize,
+            space => space.len(),
+        }
+    }
+
+    /// Whether the logarithm of the standard deviation is a parameter of its own, and of which length.
+    fn log_std_len(&self) -> usize {
+        if self.distribution.is_continuous() { self.distribution.action_len() } else { 0 }
+    }
+
+    /// Outputs of the policy head.
+    fn policy_outputs(&self) -> usize {
+        self.distribution.parameter_count() - self.log_std_len()
+    }
+
+    fn parameters(&self) -> Vec<ParameterSpec> {
+        // The gain that keeps the variance of activations: 5/3 for tanh and sqrt(2) for rectifiers are usual;
+        // actor-critic practice (Andrychowicz et al. 2020, arXiv 2006.05990) takes sqrt(2) for both.
+        let hidden_gain = std::f32::consts::SQRT_2;
+        let mut parameters = vec![];
+        let mut linear = |name: &str, inputs: usize, outputs: usize, gain: f32| {
+            let weight = Init::Orthogonal { gain };
+            parameters.push(ParameterSpec {
+                name: format!("{name}.weight"),
+                shape: vec![outputs, inputs],
+                init: weight,
+            });
+            let bias = Init::Constant(0.0);
+            parameters.push(ParameterSpec { name: format!("{name}.bias"), shape: vec![outputs], init: bias });
+        };
+        let mut inputs = self.input_len();
+        for (layer, &width) in self.section.hidden.iter().enumerate() {
+            linear(&format!("encoder.{layer}"), inputs, width, hidden_gain);
+            inputs = width;
+        }
+        linear("policy", inputs, self.policy_outputs(), self.section.policy_gain);
+        linear("value", inputs, 1, self.section.value_gain);
+        if self.log_std_len() > 0 {
+            parameters.push(ParameterSpec {
+                name: "policy.log_std".into(),
+                shape: vec![self.log_std_len()],
+                init: Init::Constant(self.section.initial_log_std),
+            });
+        }
+        parameters
+    }
+
+    /// The weights that a run with this seed starts from.
+    ///
+    /// # Errors
+    /// If memory runs out.
+    pub fn initialise(&self, seed: u64) -> Result<Weights, PolicyError> {
+        let mut stream = random::stream(seed, Purpose::Parameters, [0; 3]);
+        let make = |p: ParameterSpec| {
+            let values = match p.init {
+                Init::Constant(value) => vec![value; p.shape.iter().product()],
+                Init::Orthogonal { gain } => orthogonal(p.shape[0], p.shape[1], gain, &mut stream),
+            };
+            Ok((p.name, Tensor::from_vec(values, p.shape, &Device::Cpu)?))
+        };
+        Ok(Weights(self.parameters().into_iter().map(make).collect::<Result<_, PolicyError>>()?))
+    }
+}
+
+/// A `[rows, columns]` matrix with orthonormal rows or columns, whichever are fewer, times `gain`.
+fn orthogonal(rows: usize, columns: usize, gain: f32, stream: &mut Stream) -> Vec<f32> {
+    let (count, len) = (rows.min(columns), rows.max(columns));
+    let mut basis: Vec<Vec<f64>> = Vec::with_capacity(count);
+    while basis.len() < count {
+        let mut vector: Vec<f64> = (0..len).map(|_| random::normal(stream)).collect();
+        // Twice is enough for orthogonality to machine precision.
+        for other in basis.iter().chain(basis.iter()) {
+            let dot: f64 = vector.iter().zip(other).map(|(a, b)| a * b).sum();
+            vector.iter_mut().zip(other).for_each(|(a, b)| *a -= dot * b);
+        }
+        let norm = vector.iter().map(|v| v * v).sum::<f64>().sqrt();
+        if norm > 1e-6 {
+            vector.iter_mut().for_each(|v| *v /= norm);
+            basis.push(vector);
+        }
+    }
+    let at = |row: usize, column: usize| if rows <= columns { basis[row][column] } else { basis[column][row] };
+    (0..rows * columns).map(|i| (at(i / columns, i % columns) * f64::from(gain)) as f32).collect()
+}
+
+/// A fully connected layer.
+#[derive(Debug, Clone)]
+struct Linear {
+    /// `[outputs, inputs]`.
+    weight: Tensor,
+    /// `[outputs]`.
+    bias: Tensor,
+    activation: Activation,
+}
+
+impl Linear {
+    fn forward(&self, x: &Tensor) -> Result<Tensor, PolicyError> {
+        Ok(kernels::linear(x, &self.weight, &self.bias, self.activation)?)
+    }
+}
+
+/// A policy with its weights in place.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    observation: Space,
+    encoder: Vec<Linear>,
+    policy_head: Linear,
+    value_head: Linear,
+    /// `[n]`, of a continuous policy.
+    log_std: Option<Tensor>,
+}
+
+/// What the network says about N observations.
+#[derive(Debug, Clone)]
+pub struct PolicyOutput {
+    /// `[N, P]`: parameters of the action distribution.
+    pub distribution: Tensor,
+    /// `[N]`: value estimates.
+    pub values: Tensor,
+}
+
+impl Policy {
+    /// The policy over `weights`, sharing their storage.
+    ///
+    /// # Errors
+    /// If a tensor is missing or has another shape.
+    pub fn new(spec: &PolicySpec, weights: &Weights) -> Result<Self, PolicyError> {
+        let linear = |name: &str, inputs: usize, outputs: usize, activation| -> Result<_, PolicyError> {
+            Ok(Linear {
+                weight: weights.get(&format!("{name}.weight"), &[outputs, inputs])?,
+                bias: weights.get(&format!("{name}.bias"), &[outputs])?,
+                activation,
+            })
+        };
+        let hidden = match spec.section.activation {
+            config::Activation::Tanh => Activation::Tanh,
+            config::Activation::Relu => Activation::Relu,
+        };
+        let mut inputs = spec.input_len();
+        let mut encoder = vec![];
+        for (layer, &width) in spec.section.hidden.iter().enumerate() {
+            encoder.push(linear(&format!("encoder.{layer}"), inputs, width, hidden)?);
+            inputs = width;
+        }
+        let log_std = match spec.log_std_len() {
+            0 => None,
+            n => Some(weights.get("policy.log_std", &[n])?),
+        };
+        Ok(Self {
+            observation: spec.observation.clone(),
+            encoder,
+            policy_head: linear("policy", inputs, spec.policy_outputs(), Activation::Identity)?,
+            value_head: linear("value", inputs, 1, Activation::Identity)?,
+            log_std,
+        })
+    }
+
+    /// Distribution parameters and values for `observations`, `[N, ...]`.
+    ///
+    /// # Errors
+    /// If the observations do not fit the space.
+    pub fn forward(&self, observations: &Tensor) -> Result<PolicyOutput, PolicyError> {
+        let hidden = self.encode(observations)?;
+        Ok(PolicyOutput {
+            distribution: self.distribution_of(&hidden)?,
+            values: self.value_head.forward(&hidden)?.flatten_all()?,
+        })
+    }
+
+    /// Distribution parameters alone, `[N, P]`: what acting needs.
+    ///
+    /// # Errors
+    /// As [`Self::forward`].
+    pub fn distribution(&self, observations: &Tensor) -> Result<Tensor, PolicyError> {
+        self.distribution_of(&self.encode(observations)?)
+    }
+
+    fn distribution_of(&self, hidden: &Tensor) -> Result<Tensor, PolicyError> {
+        let head = self.policy_head.forward(hidden)?;
+        match &self.log_std {
+            None => Ok(head),
+            Some(log_std) => {
+                let rows = log_std.broadcast_as(head.dims())?;
+                Ok(Tensor::cat(&[&head, &rows], 1)?)
+            }
+        }
+    }
+
+    fn encode(&self, observations: &Tensor) -> Result<Tensor, PolicyError> {
+        let mut x = match &self.observation {
+            Space::Discrete { n } => one_hot(observations, *n)?,
+            _ => match observations.dtype() {
+                DType::U8 => (observations.flatten_from(1)?.to_dtype(DType::F32)? / 255.0)?,
+                _ => observations.flatten_from(1)?,
+            },
+        };
+        for layer in &self.encoder {
+            x = layer.forward(&x)?;
+        }
+        Ok(x)
+    }
+}
+
+/// `[N]` choices as `[N, n]` rows with a single 1.
+fn one_hot(choices: &Tensor, n: u32) -> Result<Tensor, PolicyError> {
+    let choices = choices.flatten_all()?.to_dtype(DType::I64)?.to_vec1::<i64>()?;
+    let mut rows = vec![0f32; choices.len() * n as usize];
+    for (row, choice) in rows.chunks_exact_mut(n as usize).zip(&choices) {
+        let cell = usize::try_from(*choice).ok().and_then(|c| row.get_mut(c));
+        *cell.ok_or_else(|| PolicyError::Space(format!("observation {choice} of Discrete({n})")))? = 1.0;
+    }
+    Ok(Tensor::from_vec(rows, (choices.len(), n as usize), &Device::Cpu)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::Snapshot;
+
+    fn spec(action: Space) -> PolicySpec {
+        let environment = EnvironmentSpec {
+            id: "Test-v0".into(),
+            observation: Space::boxed(&[-1.0; 4], &[1.0; 4]),
+            action,
+            max_episode_steps: None,
+            solved_return: None,
+        };
+        let section = PolicySection { hidden: vec![8, 6], ..PolicySection::default() };
+        PolicySpec::new(&environment, &section).unwrap()
+    }
+
+    #[test]
+    fn initial_weights_are_orthogonal_and_follow_the_seed() {
+        let spec = spec(Space::Discrete { n: 3 });
+        let weights = spec.initialise(5).unwrap();
+        let w = weights.get("encoder.0.weight", &[8, 4]).unwrap();
+        let gram = w.t().unwrap().matmul(&w).unwrap().to_vec2::<f32>().unwrap();
+        for (i, row) in gram.iter().enumerate() {
+            for (j, &value) in row.iter().enumerate() {
+                let expected = if i == j { 2.0 } else { 0.0 };
+                assert!((value - expected).abs() < 1e-5, "gram[{i}][{j}] = {value}");
+            }
+        }
+        let values = |seed| spec.initialise(seed).unwrap().0[0].1.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(values(5), values(5));
+        assert_ne!(values(5), values(6));
+    }
+
+    #[test]
+    fn a_snapshot_survives_its_encoding_in_order() {
+        let weights = spec(Space::Discrete { n: 3 }).initialise(1).unwrap();
+        let snapshot = Snapshot { version: 9, weights };
+        let back = Snapshot::decode(&snapshot.encode().unwrap()).unwrap();
+        assert_eq!(back.version, 9);
+        let mut names: Vec<_> = snapshot.weights.0.iter().map(|(n, _)| n).collect();
+        let mut back_names: Vec<_> = back.weights.0.iter().map(|(n, _)| n).collect();
+        names.sort();
+        back_names.sort();
+        assert_eq!(back_names, names);
+        for (name, tensor) in &snapshot.weights.0 {
+            let other = back.weights.get(name, tensor.dims()).unwrap();
+            let flat = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            assert_eq!(flat(tensor), flat(&other));
+        }
+    }
+
+    #[test]
+    fn every_parameter_of_every_network_gets_a_gradient() {
+        for action in [
+            Space::Discrete { n: 3 },
+            Space::MultiDiscrete { nvec: vec![2, 3] },
+            Space::boxed(&[-1.0; 2], &[1.0; 2]),
+        ] {
+            let spec = spec(action);
+            let vars = spec.initialise(3).unwrap();
+            let vars: Vec<_> = vars
+                .0
+                .into_iter()
+                .map(|(name, tensor)| (name, candle_core::Var::from_tensor(&tensor).unwrap()))
+                .collect();
+            let weights = Weights(vars.iter().map(|(n, v)| (n.clone(), v.as_tensor().clone())).collect());
+            let policy = Policy::new(&spec, &weights).unwrap();
+            let observations: Vec<f32> = (0..20).map(|i| (i as f32 * 0.7).sin()).collect();
+            let observations = Tensor::from_vec(observations, (5, 4), &Device::Cpu).unwrap();
+            let output = policy.forward(&observations).unwrap();
+            let loss = (output.distribution.sqr().unwrap().sum_all().unwrap()
+                + output.distribution.sum_all().unwrap()
+                + output.values.sqr().unwrap().sum_all().unwrap()
+                + output.values.sum_all().unwrap())
+            .unwrap();
+            let gradients = loss.backward().unwrap();
+            for (name, var) in &vars {
+                let gradient = gradients.get(var).unwrap_or_else(|| panic!("{name} has no gradient"));
+                let size = gradient.abs().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();
+                assert!(size > 0.0, "the gradient of {name} is zero");
+            }
+        }
+    }
+}

@@ -2,3 +2,5 @@
 
 pub mod accounting;
 pub mod batch;
+pub mod pacing;
+pub mod returns;

@@ -11,6 +11,7 @@ pub mod cartpole;
 pub mod mountain_car;
 pub mod mountain_car_continuous;
 pub mod pendulum;
+pub mod registry;
 pub mod vector;
 
 use impresario_common::random::Stream;

@@ -10,7 +10,7 @@
 //! * [`random`]: the streams through which all randomness flows from the run's seed.
 
 pub mod config;
-pub mod policy;
+// pub mod policy;
 pub mod random;
 pub mod space;
 pub mod unroll;

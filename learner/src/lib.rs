@@ -2,5 +2,6 @@
 
 pub mod accounting;
 pub mod batch;
+pub mod intake;
 pub mod pacing;
 pub mod returns;

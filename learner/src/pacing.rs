@@ -154,12 +154,13 @@ impl Pacing {
     }
 
     /// Takes back the grants of an actor that is silent, and gives it no more until [`Self::activate`].
-    pub fn suspend(&mut self, actor: ActorId) {
+    /// Returns whether it was active before.
+    pub fn suspend(&mut self, actor: ActorId) -> bool {
+        let Some(member) = self.members.get_mut(&actor).filter(|m| m.active) else { return false };
+        member.active = false;
         self.revoke(actor);
-        if let Some(member) = self.members.get_mut(&actor) {
-            member.active = false;
-        }
         self.issue();
+        true
     }
 
     /// The actor may be given grants (again).

@@ -1,0 +1,3 @@
+//! The policy: what turns observations into actions.
+
+pub mod distribution;

@@ -9,4 +9,6 @@ pub mod optimizer;
 pub mod pacing;
 pub mod parameters;
 pub mod returns;
+#[cfg(test)]
+mod testing;
 pub mod trainer;

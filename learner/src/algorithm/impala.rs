@@ -14,6 +14,7 @@
 //! over `[T, B]`, or the mean. The batch comes from the intake; the new weights go out with the next
 //! snapshot.
 
+use candle_core::Tensor;
 use impresario_common::config::{ImpalaConfig, LossReduction};
 use impresario_common::kernels::{self, with_slice};
 
@@ -64,27 +65,12 @@ impl Algorithm for Impala {
         batch: &Batch,
         progress: Progress,
     ) -> Result<UpdateReport, TrainError> {
-        // One pass over all rows: the steps [T, B], the bootstrap row [B], the final observations [K].
-        let output = target.forward(batch)?;
-        let log_prob_entropy = target.log_prob_entropy(&output, batch)?;
-
         let mut metrics = Metrics::default();
-        let objective = with_slice(&log_prob_entropy, |log_prob_entropy: &[f32]| {
-            with_slice(&output.values, |values: &[f32]| {
-                self.correct(batch, log_prob_entropy, values);
-                self.objective(log_prob_entropy, values, &mut metrics)
-            })
-        })??;
-        let loss = objective.loss;
+        let (loss, objective) = self.loss(target, batch, &mut metrics)?;
         if !(loss as f32).is_finite() {
-            return Ok(UpdateReport {
-                outcome: Outcome::Skipped { reason: SkipReason::Loss(loss) },
-                metrics,
-            });
+            return Ok(UpdateReport { outcome: Outcome::Skipped { reason: SkipReason::Loss(loss) }, metrics });
         }
-
-        let loss = objective.into_tensor(&log_prob_entropy, &output.values)?;
-        let step = target.minimise(&loss, progress)?;
+        let step = target.minimise(&objective, progress)?;
         let (Step::Applied { grad_norm } | Step::Refused { grad_norm }) = step;
         metrics.push("grad_norm", grad_norm);
         metrics.push("learning_rate", target.learning_rate(progress));
@@ -93,6 +79,28 @@ impl Algorithm for Impala {
 }
 
 impl Impala {
+    /// The loss of `target` on `batch`, as a number and in the graph of the parameters.
+    ///
+    /// # Errors
+    /// If the batch does not fit the policy.
+    pub fn loss(
+        &mut self,
+        target: &TargetPolicy,
+        batch: &Batch,
+        metrics: &mut Metrics,
+    ) -> Result<(f64, Tensor), TrainError> {
+        // One pass over all rows: the steps [T, B], the bootstrap row [B], the final observations [K].
+        let output = target.forward(batch)?;
+        let log_prob_entropy = target.log_prob_entropy(&output, batch)?;
+        let objective = with_slice(&log_prob_entropy, |log_prob_entropy: &[f32]| {
+            with_slice(&output.values, |values: &[f32]| {
+                self.correct(batch, log_prob_entropy, values);
+                self.objective(log_prob_entropy, values, metrics)
+            })
+        })??;
+        Ok((objective.loss, objective.into_tensor(&log_prob_entropy, &output.values)?))
+    }
+
     /// Value targets and advantages by V-trace, into the buffers. Nothing here has a gradient.
     fn correct(&mut self, batch: &Batch, log_prob_entropy: &[f32], values: &[f32]) {
         let (t_len, columns, steps) = (batch.length, batch.columns, batch.steps());
@@ -170,3 +178,6 @@ impl Impala {
         Objective { loss, d_log_prob_entropy, d_values }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,148 @@
+use impresario_common::config::OptimizerKind;
+use impresario_common::policy::Weights;
+use impresario_common::space::Space;
+use impresario_common::unroll::Array;
 
+use super::*;
+use crate::testing::{self, batch};
+
+const ACTION: Space = Space::Discrete { n: 3 };
+
+fn trainer(kind: OptimizerKind) -> Trainer {
+    Trainer::new(&testing::config(kind), &testing::environment(ACTION)).unwrap()
+}
+
+/// Every number of every tensor, as bits: NaN compares too.
+fn bits(weights: &Weights) -> Vec<(String, Vec<u32>)> {
+    let of = |t: &candle_core::Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    weights.0.iter().map(|(name, t)| (name.clone(), of(t).into_iter().map(f32::to_bits).collect())).collect()
+}
+
+fn state(trainer: &Trainer) -> (u64, Vec<(String, Vec<u32>)>, u64, Vec<(String, Vec<u32>)>) {
+    let c = trainer.checkpoint(0).unwrap();
+    (c.policy_version, bits(&c.weights), c.optimizer.steps, bits(&c.optimizer.moments))
+}
+
+#[test]
+fn an_update_makes_a_new_version_and_reports_on_it() {
+    let mut trainer = trainer(OptimizerKind::RmsProp);
+    let before = state(&trainer);
+    let report = trainer.train(&batch(&ACTION, 1), 0).unwrap();
+    assert_eq!(report.outcome, Outcome::Applied);
+    assert_eq!(trainer.version(), 1);
+    for ((name, before), (_, after)) in before.1.iter().zip(&state(&trainer).1) {
+        assert_ne!(before, after, "{name} did not move");
+    }
+    for name in [
+        "loss", "policy_loss", "value_loss", "entropy_loss", "entropy", "grad_norm", "learning_rate",
+        "explained_variance", "mean_value", "mean_rho", "clipped_fraction", "approx_kl",
+    ] {
+        assert!(report.metrics.get(name).is_some(), "{name} is missing");
+    }
+}
+
+#[test]
+fn the_same_seed_trains_the_same_weights() {
+    let run = || {
+        let mut trainer = trainer(OptimizerKind::Adam);
+        (0..5).for_each(|i| drop(trainer.train(&batch(&ACTION, i), 0).unwrap()));
+        state(&trainer)
+    };
+    assert_eq!(run(), run());
+}
+
+#[test]
+fn numbers_that_are_not_finite_never_reach_the_weights() {
+    let poisons: [(&str, fn(&mut Batch)); 5] = [
+        ("a NaN reward", |b| b.rewards[5] = f32::NAN),
+        ("an infinite reward", |b| b.rewards[5] = f32::INFINITY),
+        ("a NaN log-probability", |b| b.behaviour_log_probs[0] = f32::NAN),
+        ("a NaN observation", |b| match &mut b.observations {
+            Array::F32(values) => values[7] = f32::NAN,
+            _ => unreachable!(),
+        }),
+        ("a reward too large to square", |b| b.rewards.fill(1e38)),
+    ];
+    for kind in [OptimizerKind::RmsProp, OptimizerKind::Adam] {
+        for (what, poison) in poisons {
+            let mut trainer = trainer(kind);
+            trainer.train(&batch(&ACTION, 1), 0).unwrap();
+            let before = state(&trainer);
+            let mut poisoned = batch(&ACTION, 2);
+            poison(&mut poisoned);
+            let report = trainer.train(&poisoned, 0).unwrap();
+            assert!(matches!(report.outcome, Outcome::Skipped { .. }), "{what}: {report:?}");
+            assert_eq!(state(&trainer), before, "{what}");
+            assert!(report.metrics.iter().all(|(_, value)| value.is_finite()), "{what}: {report:?}");
+            assert_eq!(trainer.skipped(), 1);
+
+            let report = trainer.train(&batch(&ACTION, 3), 0).unwrap();
+            assert_eq!(report.outcome, Outcome::Applied, "after {what}");
+        }
+    }
+}
+
+#[test]
+fn repeatedly_skipped_updates_stop_the_run() {
+    let mut trainer = trainer(OptimizerKind::Adam);
+    let (good, mut bad) = (batch(&ACTION, 1), batch(&ACTION, 2));
+    bad.rewards[0] = f32::NAN;
+    // Two in a row, three times over: an update in between forgives them.
+    for _ in 0..3 {
+        trainer.train(&bad, 0).unwrap();
+        trainer.train(&bad, 0).unwrap();
+        trainer.train(&good, 0).unwrap();
+    }
+    trainer.train(&bad, 0).unwrap();
+    trainer.train(&bad, 0).unwrap();
+    let error = trainer.train(&bad, 0).unwrap_err();
+    assert!(matches!(error, TrainError::NotFinite { skipped: 3, .. }));
+    assert!(error.to_string().starts_with("3 updates in a row were skipped, the last one because the loss is NaN"));
+    assert_eq!((trainer.version(), trainer.skipped()), (3, 9));
+}
+
+#[test]
+fn a_snapshot_does_not_change_when_training_goes_on() {
+    let mut trainer = trainer(OptimizerKind::RmsProp);
+    let snapshot = trainer.snapshot().unwrap();
+    let before = bits(&snapshot.weights);
+    (0..3).for_each(|i| drop(trainer.train(&batch(&ACTION, i), 0).unwrap()));
+    assert_eq!(bits(&snapshot.weights), before);
+    assert_eq!((snapshot.version, trainer.snapshot().unwrap().version), (0, 3));
+    assert_ne!(bits(&trainer.snapshot().unwrap().weights), before);
+}
+
+#[test]
+fn a_restored_trainer_goes_on_bit_for_bit() {
+    for kind in [OptimizerKind::RmsProp, OptimizerKind::Adam] {
+        let mut first = trainer(kind);
+        (0..4).for_each(|i| drop(first.train(&batch(&ACTION, i), 0).unwrap()));
+        let checkpoint = first.checkpoint(48).unwrap();
+        let mut second = trainer(kind);
+        second.restore(&checkpoint).unwrap();
+        assert_eq!(state(&second), state(&first));
+        for i in 4..8 {
+            let (of_first, of_second) = (first.train(&batch(&ACTION, i), 0), second.train(&batch(&ACTION, i), 0));
+            assert_eq!(of_first.unwrap(), of_second.unwrap());
+        }
+        assert_eq!(state(&second), state(&first));
+    }
+}
+
+#[test]
+fn a_checkpoint_of_another_run_is_refused_and_changes_nothing() {
+    let mut trainer = trainer(OptimizerKind::Adam);
+    trainer.train(&batch(&ACTION, 1), 0).unwrap();
+    let before = state(&trainer);
+    let mut refused = |config: RunConfig, action: Space, expected: &str| {
+        let other = Trainer::new(&config, &testing::environment(action)).unwrap();
+        let error = trainer.restore(&other.checkpoint(0).unwrap()).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error:?} does not say {expected:?}");
+        assert_eq!(state(&trainer), before);
+    };
+    refused(testing::config(OptimizerKind::Adam), Space::Discrete { n: 4 }, "actions Discrete(4)");
+    refused(testing::config(OptimizerKind::RmsProp), ACTION, "optimizer.kind");
+    let mut wider = testing::config(OptimizerKind::Adam);
+    wider.policy.hidden = vec![5, 7];
+    refused(wider, ACTION, "encoder.1.weight has shape [7, 5], expected [4, 5]");
+}

@@ -1,0 +1,133 @@
+use candle_core::Var;
+use impresario_common::config::OptimizerKind;
+use impresario_common::policy::PolicySpec;
+use impresario_common::space::Space;
+
+use super::*;
+use crate::testing;
+
+fn spaces() -> [Space; 3] {
+    [
+        Space::Discrete { n: 3 },
+        Space::MultiDiscrete { nvec: vec![2, 3] },
+        Space::boxed(&[-1.0; 2], &[1.0; 2]),
+    ]
+}
+
+fn target(action: &Space) -> TargetPolicy {
+    let (config, environment) = (testing::config(OptimizerKind::Adam), testing::environment(action.clone()));
+    let spec = PolicySpec::new(&environment, &config.policy).unwrap();
+    TargetPolicy::new(&config, &environment, &spec, &spec.initialise(7).unwrap()).unwrap()
+}
+
+fn impala() -> Impala {
+    let loss_reduction = LossReduction::Sum;
+    Impala::new(&ImpalaConfig { loss_reduction, entropy_cost: 0.1, ..ImpalaConfig::default() })
+}
+
+fn shift(var: &Var, index: usize, by: f32) {
+    kernels::update_in_place(var, |values| values[index] += by).unwrap();
+}
+
+#[test]
+fn every_parameter_of_every_policy_gets_a_gradient() {
+    for action in spaces() {
+        let target = target(&action);
+        let (_, loss) =
+            impala().loss(&target, &testing::batch(&action, 1), &mut Metrics::default()).unwrap();
+        let gradients = loss.backward().unwrap();
+        for (name, var) in target.parameters().iter() {
+            let gradient = gradients.get(var).unwrap_or_else(|| panic!("{name} has no gradient"));
+            let gradient = gradient.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            assert!(gradient.iter().any(|g| *g != 0.0), "the gradient of {name} is zero in {action}");
+        }
+    }
+}
+
+/// The loss with targets and advantages as they stand in `impala`, by the formula of the module.
+fn loss_with_frozen_targets(impala: &Impala, target: &TargetPolicy, batch: &Batch) -> f64 {
+    let output = target.forward(batch).unwrap();
+    let rows = target.log_prob_entropy(&output, batch).unwrap().to_vec2::<f32>().unwrap();
+    let values = output.values.to_vec1::<f32>().unwrap();
+    (0..batch.steps())
+        .map(|i| {
+            let (log_prob, entropy, value) = (f64::from(rows[i][0]), f64::from(rows[i][1]), f64::from(values[i]));
+            let (vs, advantage) = (f64::from(impala.vs[i]), f64::from(impala.pg_advantages[i]));
+            -advantage * log_prob + f64::from(impala.config.baseline_cost) * 0.5 * (vs - value).powi(2)
+                - f64::from(impala.config.entropy_cost) * entropy
+        })
+        .sum()
+}
+
+#[test]
+fn gradients_match_finite_differences_with_targets_held() {
+    const H: f32 = 1e-2;
+    for action in spaces() {
+        let (target, mut impala, batch) = (target(&action), impala(), testing::batch(&action, 2));
+        let (value, loss) = impala.loss(&target, &batch, &mut Metrics::default()).unwrap();
+        let slow = loss_with_frozen_targets(&impala, &target, &batch);
+        assert!((value - slow).abs() < 1e-4 * slow.abs().max(1.0), "{value} is not {slow}");
+        let gradients = loss.backward().unwrap();
+        for (name, var) in target.parameters().iter() {
+            let gradient = gradients.get(var).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            for (index, &analytic) in gradient.iter().enumerate() {
+                let at = |offset: f32| {
+                    shift(var, index, offset);
+                    let loss = loss_with_frozen_targets(&impala, &target, &batch);
+                    shift(var, index, -offset);
+                    loss
+                };
+                // Fourth order: the step must be large enough for f32.
+                let numeric = (8.0 * (at(H) - at(-H)) - (at(2.0 * H) - at(-2.0 * H))) / (12.0 * f64::from(H));
+                let error = (f64::from(analytic) - numeric).abs();
+                assert!(
+                    error < 2e-3 * numeric.abs().max(1.0),
+                    "{action}, {name}[{index}]: {analytic}, but by differences {numeric}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn the_mean_is_the_sum_over_the_number_of_steps() {
+    let action = Space::Discrete { n: 3 };
+    let (target, batch) = (target(&action), testing::batch(&action, 3));
+    let of = |loss_reduction| {
+        let config = ImpalaConfig { loss_reduction, ..ImpalaConfig::default() };
+        let mut metrics = Metrics::default();
+        let (loss, _) = Impala::new(&config).loss(&target, &batch, &mut metrics).unwrap();
+        (loss, metrics)
+    };
+    let ((sum, in_sum), (mean, in_mean)) = (of(LossReduction::Sum), of(LossReduction::Mean));
+    assert!((sum / batch.steps() as f64 - mean).abs() < 1e-6);
+    for name in ["entropy", "mean_value", "explained_variance", "mean_rho", "approx_kl", "clipped_fraction"] {
+        assert_eq!(in_sum.get(name), in_mean.get(name), "{name} depends on the reduction");
+    }
+}
+
+#[test]
+fn on_policy_the_two_policies_are_at_no_distance() {
+    let action = Space::Discrete { n: 3 };
+    let (target, mut batch) = (target(&action), testing::batch(&action, 4));
+    let output = target.forward(&batch).unwrap();
+    let rows = target.log_prob_entropy(&output, &batch).unwrap().to_vec2::<f32>().unwrap();
+    batch.behaviour_log_probs = rows[..batch.steps()].iter().map(|row| row[0]).collect();
+    let mut metrics = Metrics::default();
+    impala().loss(&target, &batch, &mut metrics).unwrap();
+    assert_eq!(metrics.get("mean_rho"), Some(1.0));
+    assert_eq!(metrics.get("approx_kl"), Some(0.0));
+    assert_eq!(metrics.get("clipped_fraction"), Some(0.0));
+}
+
+#[test]
+fn buffers_forget_the_batch_before() {
+    let action = Space::Discrete { n: 3 };
+    let (target, mut used) = (target(&action), impala());
+    used.loss(&target, &testing::batch(&action, 5), &mut Metrics::default()).unwrap();
+    let (batch, mut of_used, mut of_fresh) =
+        (testing::batch(&action, 6), Metrics::default(), Metrics::default());
+    used.loss(&target, &batch, &mut of_used).unwrap();
+    impala().loss(&target, &batch, &mut of_fresh).unwrap();
+    assert_eq!(of_used, of_fresh);
+}

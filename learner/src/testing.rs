@@ -1,0 +1,64 @@
+//! What several unit tests of the learner share: a small environment, configuration and batch.
+
+use impresario_common::config::{OptimizerKind, RunConfig};
+use impresario_common::random::{self, Purpose};
+use impresario_common::space::{EnvironmentSpec, Space};
+use impresario_common::unroll::Array;
+use rand::RngExt;
+
+use crate::batch::Batch;
+
+/// An environment of three numbers, one of them unbounded, in which `action` is possible.
+pub(crate) fn environment(action: Space) -> EnvironmentSpec {
+    EnvironmentSpec {
+        id: "Test-v0".into(),
+        observation: Space::boxed(&[-1.0, f32::NEG_INFINITY, 0.0], &[1.0, f32::INFINITY, 1.0]),
+        action,
+        max_episode_steps: Some(9),
+        solved_return: None,
+    }
+}
+
+/// A configuration with a tiny network and optimiser `kind`.
+pub(crate) fn config(kind: OptimizerKind) -> RunConfig {
+    let mut config = RunConfig::default();
+    config.policy.hidden = vec![5, 4];
+    config.policy.policy_gain = 1.0;
+    config.optimizer.kind = kind;
+    config.optimizer.momentum = 0.5;
+    config.learner.max_skipped_updates = 3;
+    config
+}
+
+/// A batch `[4, 3]` of random experience with every kind of ending, drawn from `seed`.
+pub(crate) fn batch(action: &Space, seed: u64) -> Batch {
+    let (length, columns) = (4, 3);
+    let steps = length * columns;
+    let mut random = random::stream(seed, Purpose::Learner, [0; 3]);
+    let mut floats = |len: usize| -> Vec<f32> { (0..len).map(|_| random.random::<f32>() * 2.0 - 1.0).collect() };
+    let observations = Array::F32(floats(((length + 1) * columns + 2) * 3));
+    let rewards = floats(steps);
+    let behaviour_log_probs = floats(steps).into_iter().map(|x| x - 1.0).collect();
+    let actions = match action {
+        Space::Box { .. } => Array::F32(floats(steps * action.len())),
+        _ => Array::I32(floats(steps * action.len()).into_iter().map(|x| i32::from(x > 0.0)).collect()),
+    };
+    let mut batch = Batch {
+        length,
+        columns,
+        observations,
+        actions,
+        rewards,
+        terminated: vec![0; steps],
+        truncated: vec![0; steps],
+        behaviour_log_probs,
+        final_steps: vec![4, 11],
+        policy_versions: vec![0; columns],
+    };
+    batch.terminated[2] = 1;
+    batch.terminated[6] = 1;
+    batch.truncated[6] = 1;
+    batch.truncated[4] = 1;
+    batch.truncated[11] = 1;
+    batch
+}

@@ -35,7 +35,8 @@ pub(crate) fn batch(action: &Space, seed: u64) -> Batch {
     let (length, columns) = (4, 3);
     let steps = length * columns;
     let mut random = random::stream(seed, Purpose::Learner, [0; 3]);
-    let mut floats = |len: usize| -> Vec<f32> { (0..len).map(|_| random.random::<f32>() * 2.0 - 1.0).collect() };
+    let mut floats =
+        |len: usize| -> Vec<f32> { (0..len).map(|_| random.random::<f32>() * 2.0 - 1.0).collect() };
     let observations = Array::F32(floats(((length + 1) * columns + 2) * 3));
     let rewards = floats(steps);
     let behaviour_log_probs = floats(steps).into_iter().map(|x| x - 1.0).collect();

@@ -68,7 +68,10 @@ impl Algorithm for Impala {
         let mut metrics = Metrics::default();
         let (loss, objective) = self.loss(target, batch, &mut metrics)?;
         if !(loss as f32).is_finite() {
-            return Ok(UpdateReport { outcome: Outcome::Skipped { reason: SkipReason::Loss(loss) }, metrics });
+            return Ok(UpdateReport {
+                outcome: Outcome::Skipped { reason: SkipReason::Loss(loss) },
+                metrics,
+            });
         }
         let step = target.minimise(&objective, progress)?;
         let (Step::Applied { grad_norm } | Step::Refused { grad_norm }) = step;

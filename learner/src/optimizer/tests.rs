@@ -100,7 +100,8 @@ fn steps_follow_the_formulas() {
             let scale = if step % 3 == 0 { 0.05 } else { 2.0 };
             let gradients = gradients(&parameters, scale, &mut random);
             let norm = slow.step(&all_gradients(&parameters, &gradients));
-            let Step::Applied { grad_norm } = optimizer.step(&gradients, section.learning_rate).unwrap() else {
+            let Step::Applied { grad_norm } = optimizer.step(&gradients, section.learning_rate).unwrap()
+            else {
                 panic!("refused")
             };
             assert!((grad_norm - norm).abs() < 1e-9 * norm);

@@ -34,8 +34,18 @@ fn an_update_makes_a_new_version_and_reports_on_it() {
         assert_ne!(before, after, "{name} did not move");
     }
     for name in [
-        "loss", "policy_loss", "value_loss", "entropy_loss", "entropy", "grad_norm", "learning_rate",
-        "explained_variance", "mean_value", "mean_rho", "clipped_fraction", "approx_kl",
+        "loss",
+        "policy_loss",
+        "value_loss",
+        "entropy_loss",
+        "entropy",
+        "grad_norm",
+        "learning_rate",
+        "explained_variance",
+        "mean_value",
+        "mean_rho",
+        "clipped_fraction",
+        "approx_kl",
     ] {
         assert!(report.metrics.get(name).is_some(), "{name} is missing");
     }
@@ -97,7 +107,11 @@ fn repeatedly_skipped_updates_stop_the_run() {
     trainer.train(&bad, 0).unwrap();
     let error = trainer.train(&bad, 0).unwrap_err();
     assert!(matches!(error, TrainError::NotFinite { skipped: 3, .. }));
-    assert!(error.to_string().starts_with("3 updates in a row were skipped, the last one because the loss is NaN"));
+    assert!(
+        error
+            .to_string()
+            .starts_with("3 updates in a row were skipped, the last one because the loss is NaN")
+    );
     assert_eq!((trainer.version(), trainer.skipped()), (3, 9));
 }
 
@@ -122,7 +136,8 @@ fn a_restored_trainer_goes_on_bit_for_bit() {
         second.restore(&checkpoint).unwrap();
         assert_eq!(state(&second), state(&first));
         for i in 4..8 {
-            let (of_first, of_second) = (first.train(&batch(&ACTION, i), 0), second.train(&batch(&ACTION, i), 0));
+            let (of_first, of_second) =
+                (first.train(&batch(&ACTION, i), 0), second.train(&batch(&ACTION, i), 0));
             assert_eq!(of_first.unwrap(), of_second.unwrap());
         }
         assert_eq!(state(&second), state(&first));

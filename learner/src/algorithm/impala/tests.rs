@@ -7,11 +7,7 @@ use super::*;
 use crate::testing;
 
 fn spaces() -> [Space; 3] {
-    [
-        Space::Discrete { n: 3 },
-        Space::MultiDiscrete { nvec: vec![2, 3] },
-        Space::boxed(&[-1.0; 2], &[1.0; 2]),
-    ]
+    [Space::Discrete { n: 3 }, Space::MultiDiscrete { nvec: vec![2, 3] }, Space::boxed(&[-1.0; 2], &[1.0; 2])]
 }
 
 fn target(action: &Space) -> TargetPolicy {
@@ -33,8 +29,7 @@ fn shift(var: &Var, index: usize, by: f32) {
 fn every_parameter_of_every_policy_gets_a_gradient() {
     for action in spaces() {
         let target = target(&action);
-        let (_, loss) =
-            impala().loss(&target, &testing::batch(&action, 1), &mut Metrics::default()).unwrap();
+        let (_, loss) = impala().loss(&target, &testing::batch(&action, 1), &mut Metrics::default()).unwrap();
         let gradients = loss.backward().unwrap();
         for (name, var) in target.parameters().iter() {
             let gradient = gradients.get(var).unwrap_or_else(|| panic!("{name} has no gradient"));
@@ -51,7 +46,8 @@ fn loss_with_frozen_targets(impala: &Impala, target: &TargetPolicy, batch: &Batc
     let values = output.values.to_vec1::<f32>().unwrap();
     (0..batch.steps())
         .map(|i| {
-            let (log_prob, entropy, value) = (f64::from(rows[i][0]), f64::from(rows[i][1]), f64::from(values[i]));
+            let (log_prob, entropy, value) =
+                (f64::from(rows[i][0]), f64::from(rows[i][1]), f64::from(values[i]));
             let (vs, advantage) = (f64::from(impala.vs[i]), f64::from(impala.pg_advantages[i]));
             -advantage * log_prob + f64::from(impala.config.baseline_cost) * 0.5 * (vs - value).powi(2)
                 - f64::from(impala.config.entropy_cost) * entropy

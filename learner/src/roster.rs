@@ -116,6 +116,11 @@ impl Roster {
         self.environment.subscribe()
     }
 
+    /// Actors that have joined so far.
+    pub fn joined(&self) -> u64 {
+        self.next_actor.load(Ordering::Relaxed).into()
+    }
+
     /// Admits an actor, or one of its lives again.
     ///
     /// # Errors

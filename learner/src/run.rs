@@ -215,6 +215,7 @@ fn announce(config: &RunConfig, run_dir: &RunDir, address: SocketAddr) {
         environment = config.environment.id,
         algorithm = config.algorithm.name(),
         seed = config.run.seed,
+        %address,
         run_dir = %run_dir.path().display(),
         "learner listens on {address}: start actors with `actor --learner http://{address}`",
     );

@@ -1,19 +1,17 @@
 //! `impresario train`: a learner in this process, actors as processes of their own, loopback gRPC between them.
 
-use std::process::{ExitCode, ExitStatus, Stdio};
+use std::process::{ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use impresario_common::config::{RunConfig, RunFlags, UntilReturn};
+use impresario_actor::env::registry::Registry;
+use impresario_common::config::{RunConfig, RunFlags};
 use impresario_common::telemetry::LogFormat;
 use impresario_common::{process, signals};
-use impresario_learner::LearnerOptions;
 use impresario_learner::report::Summary;
+use impresario_learner::{LearnerOptions, command};
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
-
-/// Exit code of a run that ended before its goal was reached.
-const EXIT_NOT_SOLVED: u8 = 3;
 
 /// Seconds that an actor keeps trying when this process has vanished without a word.
 const ORPHAN_SECONDS: u32 = 10;
@@ -45,21 +43,16 @@ impl TrainCommand {
         let mut config = RunConfig::from_flags(&self.run)?;
         // All start together, so that a run does not depend on which process came up first.
         config.learner.wait_for_actors = config.learner.wait_for_actors.max(self.actors as usize);
-        process::limit_threads(config.learner.threads());
-        let has_goal = config.run.until_return != UntilReturn::Never;
-        let options = LearnerOptions::new(config, self.run.run_dir.as_deref(), self.log_format)?;
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-        let summary = runtime.block_on(async {
+        Registry::native().spec(&config.environment.id).map_err(|e| process::Usage(e.to_string()))?;
+        let has_goal = config.run.until_return.is_a_goal();
+        let options = command::prepare(config, self.run.run_dir.as_deref(), self.log_format)?;
+        let summary = command::runtime()?.block_on(async {
             let listener = TcpListener::bind("127.0.0.1:0").await.context("cannot bind a loopback port")?;
             let url = format!("http://{}", listener.local_addr()?);
             train(options, listener, url, self.actors, self.log_format).await
         })?;
-        println!("{}", verdict(&summary));
-        Ok(if summary.solved || summary.interrupted() || !has_goal {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::from(EXIT_NOT_SOLVED)
-        })
+        println!("{}", summary.in_words());
+        Ok(command::exit_code(&summary, has_goal))
     }
 }
 
@@ -122,12 +115,8 @@ async fn keep_actor(url: &str, number: u32, log_format: LogFormat) -> anyhow::Re
         if failed_starts == MAX_FAILED_STARTS {
             bail!("actor {number} failed {MAX_FAILED_STARTS} times in a row right after its start ({status})");
         }
-        tracing::warn!(number, "an actor process failed ({}): starting another", describe(status));
+        tracing::warn!(number, "an actor process failed ({status}): starting another");
     }
-}
-
-fn describe(status: ExitStatus) -> String {
-    status.to_string()
 }
 
 fn start_actor(url: &str, log_format: LogFormat) -> anyhow::Result<Child> {
@@ -142,17 +131,4 @@ fn start_actor(url: &str, log_format: LogFormat) -> anyhow::Result<Child> {
         .kill_on_drop(true)
         .spawn()
         .with_context(|| format!("cannot start {}", program.display()))
-}
-
-/// The run's outcome in a line.
-fn verdict(summary: &Summary) -> String {
-    let outcome = match (summary.solved_at_step, summary.solved_at_seconds) {
-        (Some(step), Some(seconds)) => format!("solved {} at step {step} after {seconds:.2} s", summary.env),
-        _ => format!("{} not solved within {} steps", summary.env, summary.env_steps),
-    };
-    let mean = summary.mean_return_100.map_or("no 100 episodes yet".into(), |m| format!("{m:.1}"));
-    format!(
-        "{outcome}: mean return of the last 100 episodes {mean}, {:.0} steps/s, {} updates",
-        summary.steps_per_second, summary.updates
-    )
 }

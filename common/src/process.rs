@@ -5,6 +5,11 @@ use std::process::ExitCode;
 /// Exit code for wrong usage or configuration (`EX_USAGE` of sysexits).
 pub const EXIT_USAGE: u8 = 64;
 
+/// A mistake of the user's on the command line, told in full.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Usage(pub String);
+
 /// Limits the threads of candle's pools to `threads`. Without it every matrix product would look up the number of
 /// cores anew, and elementwise operations would start a spinning pool of their own.
 ///
@@ -17,17 +22,15 @@ pub fn limit_threads(threads: usize) {
     }
 }
 
-/// Turns a command's result into the process's exit code, printing an error with its causes. A configuration
-/// error is wrong usage.
+/// Turns a command's result into the process's exit code, printing an error with its causes. A mistake in
+/// the configuration or on the command line gives [`EXIT_USAGE`].
 pub fn exit(result: anyhow::Result<ExitCode>) -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
-            match error.downcast_ref::<crate::config::ConfigError>() {
-                Some(_) => ExitCode::from(EXIT_USAGE),
-                None => ExitCode::FAILURE,
-            }
+            let usage = error.is::<crate::config::ConfigError>() || error.is::<Usage>();
+            if usage { ExitCode::from(EXIT_USAGE) } else { ExitCode::FAILURE }
         }
     }
 }

@@ -27,6 +27,11 @@ impl Progress {
         Self { bar: ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden()) }
     }
 
+    /// [`Self::new`], if standard error is a terminal. A log meant for programs wants none.
+    pub fn on_terminal() -> Option<Self> {
+        io::stderr().is_terminal().then(Self::new)
+    }
+
     /// Shows the bar, if standard error is a terminal. The run trains on `steps` environment steps at most.
     pub fn begin(&self, steps: u64) {
         let template = "{bar:24} {human_pos}/{human_len} steps [{elapsed}] {wide_msg}";
@@ -54,8 +59,8 @@ impl Progress {
         self.bar.finish_and_clear();
     }
 
-    /// Makes writers for `tracing_subscriber`'s `with_writer`: log lines go to standard error, above the bar.
-    pub fn make_writer(&self) -> impl Fn() -> ProgressWriter + Clone + Send + Sync + 'static {
+    /// What `tracing_subscriber`'s `with_writer` takes: log lines go to standard error, above the bar.
+    pub fn writer(&self) -> impl Fn() -> ProgressWriter + Clone + Send + Sync + use<> {
         let bar = self.bar.clone();
         move || ProgressWriter { bar: bar.clone() }
     }
@@ -118,7 +123,7 @@ mod tests {
 
     #[test]
     fn writers_are_made_for_any_thread() {
-        let make = Progress::new().make_writer();
+        let make = Progress::new().writer();
         std::thread::spawn(move || make().write_all(b"").unwrap()).join().unwrap();
     }
 }

@@ -72,9 +72,20 @@ impl Summary {
         }
     }
 
-    /// Whether the run ended because somebody asked for it.
-    pub fn interrupted(&self) -> bool {
-        self.stopped_by == "shutdown"
+    /// The outcome in a line, for people.
+    pub fn in_words(&self) -> String {
+        let Self { env, env_steps, updates, .. } = self;
+        let outcome = match (self.solved_at_step, self.solved_at_seconds, self.stopped_by.as_str()) {
+            (Some(step), Some(seconds), _) => format!("solved {env} at step {step} after {seconds:.2} s"),
+            (_, _, "shutdown") => format!("{env} stopped after {env_steps} steps, not solved"),
+            (_, _, "error") => format!("{env} failed after {env_steps} steps"),
+            _ => format!("{env} not solved within {env_steps} steps"),
+        };
+        let mean = match self.mean_return_100 {
+            Some(mean) => format!("mean return of the last 100 episodes {mean:.1}"),
+            None => format!("{} episodes", self.episodes),
+        };
+        format!("{outcome}: {mean}, {:.0} steps/s, {updates} updates", self.steps_per_second)
     }
 
     /// Writes the summary to `path`: whole or not at all.
@@ -146,5 +157,19 @@ mod tests {
         assert_eq!(value["policy_lag"]["p99"], serde_json::Value::Null);
         assert_eq!((&value["solved"], &value["steps_per_second"]), (&false.into(), &0.0.into()));
         assert!(serde_json::from_value::<Summary>(value).is_ok());
+    }
+
+    #[test]
+    fn the_outcome_in_words_names_what_matters() {
+        let tail = "mean return of the last 100 episodes 480.0, 250 steps/s, 10 updates";
+        let mut totals = totals();
+        let says = |totals: &Totals, reason: &str| {
+            Summary::new(&RunConfig::default(), totals, Accounting::default(), reason).in_words()
+        };
+        assert_eq!(says(&totals, "solved"), format!("solved CartPole-v1 at step 900 after 3.50 s: {tail}"));
+        totals.solved_at = None;
+        assert_eq!(says(&totals, "steps"), format!("CartPole-v1 not solved within 1000 steps: {tail}"));
+        let stopped = "CartPole-v1 stopped after 0 steps, not solved: 0 episodes, 0 steps/s, 0 updates";
+        assert_eq!(says(&Totals::default(), "shutdown"), stopped);
     }
 }

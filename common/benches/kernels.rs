@@ -7,8 +7,8 @@ use candle_core::{Device, Tensor, Var};
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use impresario_common::kernels::{
-    Activation, Adam, EpsilonPlacement, PackedLinear, RmsProp, adam_step, all_finite, exp, linear, linear_backward,
-    linear_into, ln, rmsprop_step, sum_squares, tanh, update_in_place, with_slice,
+    Activation, Adam, EpsilonPlacement, PackedLinear, RmsProp, adam_step, all_finite, exp, linear,
+    linear_backward, linear_into, ln, rmsprop_step, sum_squares, tanh, update_in_place, with_slice,
 };
 use impresario_common::policy::distribution::{ActionDistribution, ActionMut, Actions};
 use impresario_common::random::{Purpose, Stream, stream};
@@ -92,18 +92,29 @@ mod layer {
     fn forward(bencher: Bencher, (n, i, o): (usize, usize, usize), activation: Activation) {
         let (x, w, b) = (numbers(n * i, 1.0), numbers(o * i, 0.1), numbers(o, 0.1));
         let mut out = vec![0.0; n * o];
-        bencher
-            .counter(flops((n, i, o)))
-            .bench_local(|| linear_into(black_box(&x), n, black_box(&w), &b, activation, black_box(&mut out)));
+        bencher.counter(flops((n, i, o))).bench_local(|| {
+            linear_into(black_box(&x), n, black_box(&w), &b, activation, black_box(&mut out))
+        });
     }
 
     /// Both gradients (items: twice the forward pass's operations).
     #[divan::bench(args = LAYERS)]
     fn backward_tanh(bencher: Bencher, (n, i, o): (usize, usize, usize)) {
-        let (x, w, y, grad) = (numbers(n * i, 1.0), numbers(o * i, 0.1), numbers(n * o, 0.9), numbers(n * o, 0.1));
+        let (x, w, y, grad) =
+            (numbers(n * i, 1.0), numbers(o * i, 0.1), numbers(n * o, 0.9), numbers(n * o, 0.1));
         let (mut dx, mut dw, mut db) = (vec![0.0; n * i], vec![0.0; o * i], vec![0.0; o]);
         bencher.counter(flops((2 * n, i, o))).bench_local(|| {
-            linear_backward(black_box(&x), n, &w, &y, &grad, Activation::Tanh, Some(&mut dx), &mut dw, &mut db);
+            linear_backward(
+                black_box(&x),
+                n,
+                &w,
+                &y,
+                &grad,
+                Activation::Tanh,
+                Some(&mut dx),
+                &mut dw,
+                &mut db,
+            );
         });
     }
 
@@ -159,7 +170,8 @@ mod policy {
             .map(|(at, (i, o))| PackedLinear::new(&numbers(i * o, 0.1), &numbers(*o, 0.1), activation(at)))
             .collect();
         let x = numbers(batch * 4, 1.0);
-        let (mut first, mut second, mut out) = (vec![0.0; batch * 64], vec![0.0; batch * 64], vec![0.0; batch * 3]);
+        let (mut first, mut second, mut out) =
+            (vec![0.0; batch * 64], vec![0.0; batch * 64], vec![0.0; batch * 3]);
         bencher.bench_local(|| {
             layers[0].apply(black_box(&x), batch, &mut first);
             layers[1].apply(&first, batch, &mut second);
@@ -172,7 +184,8 @@ mod policy {
     fn inference_unpacked(bencher: Bencher, batch: usize) {
         let layers: Vec<_> = SIZES.iter().map(|(i, o)| (numbers(i * o, 0.1), numbers(*o, 0.1))).collect();
         let x = numbers(batch * 4, 1.0);
-        let (mut first, mut second, mut out) = (vec![0.0; batch * 64], vec![0.0; batch * 64], vec![0.0; batch * 3]);
+        let (mut first, mut second, mut out) =
+            (vec![0.0; batch * 64], vec![0.0; batch * 64], vec![0.0; batch * 3]);
         bencher.bench_local(|| {
             linear_into(black_box(&x), batch, &layers[0].0, &layers[0].1, activation(0), &mut first);
             linear_into(&first, batch, &layers[1].0, &layers[1].1, activation(1), &mut second);
@@ -187,7 +200,8 @@ mod policy {
 
     impl Network {
         fn new() -> Self {
-            let var = |shape: &[usize]| Var::from_vec(numbers(shape.iter().product(), 0.1), shape, &Device::Cpu);
+            let var =
+                |shape: &[usize]| Var::from_vec(numbers(shape.iter().product(), 0.1), shape, &Device::Cpu);
             let layers = SIZES.iter().map(|(i, o)| Ok((var(&[*o, *i])?, var(&[*o])?)));
             let layers = layers.collect::<candle_core::Result<_>>().expect("variables on the CPU");
             let x = Tensor::from_vec(numbers(672 * 4, 1.0), (672, 4), &Device::Cpu).expect("672 x 4 numbers");
@@ -236,8 +250,12 @@ mod policy {
     fn update(bencher: Bencher) {
         let network = Network::new();
         let actions: std::sync::Arc<[i32]> = (0..672).map(|i| i % 2).collect();
-        let mut state: Vec<Vec<f32>> =
-            network.layers.iter().flat_map(|(w, b)| [w.elem_count(), b.elem_count()]).map(|n| vec![0.0; n]).collect();
+        let mut state: Vec<Vec<f32>> = network
+            .layers
+            .iter()
+            .flat_map(|(w, b)| [w.elem_count(), b.elem_count()])
+            .map(|n| vec![0.0; n])
+            .collect();
         bencher.bench_local(|| -> candle_core::Result<()> {
             let loss = network.loss(&network.forward(true)?, &actions)?;
             let grads = loss.backward()?;
@@ -301,9 +319,9 @@ mod policy {
         let adam = Adam { learning_rate: 1e-9, beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
         let (mut params, grads) = (numbers(count, 1.0), numbers(count, 0.1));
         let (mut first, mut second) = (vec![0.0; count], vec![0.0; count]);
-        bencher
-            .counter(ItemsCount::new(count))
-            .bench_local(|| adam_step(&mut params, black_box(&grads), &mut first, &mut second, &adam, 10, 0.5));
+        bencher.counter(ItemsCount::new(count)).bench_local(|| {
+            adam_step(&mut params, black_box(&grads), &mut first, &mut second, &adam, 10, 0.5)
+        });
     }
 
     #[divan::bench(args = [4_675, 1_000_000])]
@@ -329,7 +347,8 @@ mod actions {
     /// Sampling for 32 copies (items: copies).
     #[divan::bench(args = [2, 4, 18])]
     fn sample_categorical(bencher: Bencher, alternatives: u32) {
-        let distribution = ActionDistribution::new(&Space::Discrete { n: alternatives }).expect("a valid space");
+        let distribution =
+            ActionDistribution::new(&Space::Discrete { n: alternatives }).expect("a valid space");
         let (params, mut streams) = (numbers(32 * alternatives as usize, 1.0), streams(32));
         let (mut actions, mut log_probs) = ([0; 32], [0.0; 32]);
         bencher.counter(ItemsCount::new(32usize)).bench_local(|| {

@@ -5,6 +5,15 @@
 //! vector: it counts steps, truncates, keeps the final observation and starts the next episode in the
 //! same step.
 
+pub mod acrobot;
+mod arrays;
+pub mod cartpole;
+pub mod mountain_car;
+pub mod mountain_car_continuous;
+pub mod pendulum;
+pub mod registry;
+pub mod vector;
+
 use impresario_common::random::Stream;
 use impresario_common::space::EnvironmentSpec;
 
@@ -48,7 +57,12 @@ pub trait Environment: Send {
     fn reset(&mut self, random: &mut Stream, observation: ObservationMut<'_>);
 
     /// Takes one action and writes the observation that follows, terminal ones included.
-    fn step(&mut self, action: Action<'_>, random: &mut Stream, observation: ObservationMut<'_>) -> Transition;
+    fn step(
+        &mut self,
+        action: Action<'_>,
+        random: &mut Stream,
+        observation: ObservationMut<'_>,
+    ) -> Transition;
 }
 
 /// Many copies of one environment, stepped together; episodes restart by themselves.

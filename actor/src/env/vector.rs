@@ -1,0 +1,193 @@
+//! Many copies of a native environment, stepped together in one loop.
+//!
+//! [`NativeVector`] takes a batch of actions from a rollout worker, steps each copy of an
+//! [`Environment`], and writes observations, rewards and flags back. It is where episodes end: time
+//! limits, final observations and the start of the next episode are its business.
+
+use impresario_common::random::Stream;
+use impresario_common::space::{ElementType, EnvironmentSpec, Space};
+
+use super::{
+    Action, Environment, EnvironmentError, FinalObservations, ObservationMut, VectorEnvironment, VectorStep,
+};
+
+/// Copies of an environment of one type, so that the loop over them is compiled for that type.
+///
+/// Each copy draws from its own [`Stream`]: what happens in it depends on that stream and on its actions,
+/// never on how many copies stand beside it.
+#[derive(Debug)]
+pub struct NativeVector<E> {
+    spec: EnvironmentSpec,
+    copies: Vec<Copy<E>>,
+    /// Numbers in one observation and in one action, kept because a space computes them.
+    observation_len: usize,
+    action_len: usize,
+    /// Steps after which an episode is truncated; no episode gets to `u64::MAX`.
+    limit: u64,
+    /// Whether episodes have been started, without which there is no state to step.
+    started: bool,
+}
+
+#[derive(Debug)]
+struct Copy<E> {
+    environment: E,
+    random: Stream,
+    /// Steps taken in the present episode.
+    elapsed: u64,
+}
+
+impl<E: Environment> NativeVector<E> {
+    /// One copy, made by `make`, for each stream.
+    pub fn new(make: impl Fn() -> E, streams: impl IntoIterator<Item = Stream>) -> Self {
+        let spec = make().spec();
+        let copies = streams.into_iter().map(|random| Copy { environment: make(), random, elapsed: 0 });
+        Self {
+            copies: copies.collect(),
+            observation_len: spec.observation.len(),
+            action_len: spec.action.len(),
+            limit: spec.max_episode_steps.map_or(u64::MAX, u64::from),
+            started: false,
+            spec,
+        }
+    }
+
+    fn error(&self, message: String) -> EnvironmentError {
+        EnvironmentError { id: self.spec.id.clone(), message }
+    }
+
+    fn check_observations(&self, room: &ObservationMut<'_>) -> Result<(), EnvironmentError> {
+        let (dtype, len) = (self.spec.observation.dtype(), self.copies.len() * self.observation_len);
+        if room.dtype() == dtype && room.len() == len {
+            return Ok(());
+        }
+        Err(self.error(format!(
+            "room for observations is {} x {}; {} copies of {} need {len} x {dtype}",
+            room.len(),
+            room.dtype(),
+            self.copies.len(),
+            self.spec.observation,
+        )))
+    }
+
+    fn check_flags(&self, out: &VectorStep<'_>) -> Result<(), EnvironmentError> {
+        let lens = [out.rewards.len(), out.terminated.len(), out.truncated.len()];
+        if lens == [self.copies.len(); 3] {
+            return Ok(());
+        }
+        let copies = self.copies.len();
+        Err(self.error(format!(
+            "room for rewards, terminated and truncated is {lens:?}; {copies} copies need {copies} of each"
+        )))
+    }
+
+    fn check_actions(&self, actions: Action<'_>) -> Result<(), EnvironmentError> {
+        let given = match actions {
+            Action::Discrete(_) => ElementType::I32,
+            Action::Continuous(_) => ElementType::F32,
+        };
+        let (dtype, len) = (self.spec.action.dtype(), self.copies.len() * self.action_len);
+        if given != dtype || actions.len() != len {
+            return Err(self.error(format!(
+                "actions are {} x {given}; {} copies of {} need {len} x {dtype}",
+                actions.len(),
+                self.copies.len(),
+                self.spec.action,
+            )));
+        }
+        let outside = |choice: i32, n: u32| u32::try_from(choice).map_or(true, |choice| choice >= n);
+        let bad = match (&self.spec.action, actions) {
+            (Space::Discrete { n }, Action::Discrete(choices)) => {
+                choices.iter().position(|&choice| outside(choice, *n))
+            }
+            (Space::MultiDiscrete { nvec }, Action::Discrete(choices)) => {
+                choices.iter().zip(nvec.iter().cycle()).position(|(&choice, &n)| outside(choice, n))
+            }
+            // Values out of bounds are the environment's to clip; only a broken policy gives no number.
+            (_, Action::Continuous(values)) => values.iter().position(|value| value.is_nan()),
+            (_, Action::Discrete(_)) => None,
+        };
+        let Some(bad) = bad else { return Ok(()) };
+        let copy = bad / self.action_len;
+        let action = actions.part(copy * self.action_len..(copy + 1) * self.action_len);
+        Err(self.error(format!("{action:?} of copy {copy} is no action of {}", self.spec.action)))
+    }
+}
+
+/// Hands the last observation of an episode over, before the next episode takes its place.
+fn hand_over(
+    last: ObservationMut<'_>,
+    copy: usize,
+    receiver: &mut dyn FinalObservations,
+) -> Result<(), String> {
+    match (last, receiver.slot(copy)) {
+        (ObservationMut::F32(last), ObservationMut::F32(slot)) if last.len() == slot.len() => {
+            slot.copy_from_slice(last);
+        }
+        (ObservationMut::U8(last), ObservationMut::U8(slot)) if last.len() == slot.len() => {
+            slot.copy_from_slice(last);
+        }
+        (last, slot) => {
+            let (need, given) = ((last.len(), last.dtype()), (slot.len(), slot.dtype()));
+            return Err(format!(
+                "room for a final observation is {} x {}; it needs {} x {}",
+                given.0, given.1, need.0, need.1
+            ));
+        }
+    }
+    Ok(())
+}
+
+impl<E: Environment> VectorEnvironment for NativeVector<E> {
+    fn spec(&self) -> &EnvironmentSpec {
+        &self.spec
+    }
+
+    fn copies(&self) -> usize {
+        self.copies.len()
+    }
+
+    fn reset(&mut self, mut observations: ObservationMut<'_>) -> Result<(), EnvironmentError> {
+        self.check_observations(&observations)?;
+        for (i, copy) in self.copies.iter_mut().enumerate() {
+            let own = i * self.observation_len..(i + 1) * self.observation_len;
+            copy.elapsed = 0;
+            copy.environment.reset(&mut copy.random, observations.part(own));
+        }
+        self.started = true;
+        Ok(())
+    }
+
+    fn step(&mut self, actions: Action<'_>, mut out: VectorStep<'_>) -> Result<(), EnvironmentError> {
+        if !self.started {
+            return Err(self.error("stepped before its first reset; reset it first".into()));
+        }
+        self.check_actions(actions)?;
+        self.check_observations(&out.observations)?;
+        self.check_flags(&out)?;
+        for (i, copy) in self.copies.iter_mut().enumerate() {
+            let own = i * self.observation_len..(i + 1) * self.observation_len;
+            let action = actions.part(i * self.action_len..(i + 1) * self.action_len);
+            let mut observation = out.observations.part(own);
+            let room = observation.part(0..self.observation_len);
+            let transition = copy.environment.step(action, &mut copy.random, room);
+            copy.elapsed += 1;
+
+            let terminated = transition.terminated;
+            let truncated = transition.truncated || copy.elapsed >= self.limit;
+            out.rewards[i] = transition.reward as f32;
+            out.terminated[i] = u8::from(terminated);
+            out.truncated[i] = u8::from(truncated);
+            if !terminated && !truncated {
+                continue;
+            }
+            if !terminated {
+                let last = observation.part(0..self.observation_len);
+                hand_over(last, i, &mut *out.final_observations)
+                    .map_err(|message| EnvironmentError { id: self.spec.id.clone(), message })?;
+            }
+            copy.elapsed = 0;
+            copy.environment.reset(&mut copy.random, observation);
+        }
+        Ok(())
+    }
+}

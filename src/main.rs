@@ -1,2 +1,51 @@
-//! placeholder
-fn main() {}
+//! `impresario`: one command for one machine.
+//!
+//! * `train` starts a learner and its actors and trains until solved: [`train`].
+//! * `eval` plays episodes with a trained policy: [`eval`].
+//! * `envs` lists environments: [`envs`].
+//! * `learner` and `actor` are the two sides by themselves, the same as the binaries of these names.
+
+mod envs;
+mod eval;
+mod train;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use impresario_actor::ActorCommand;
+use impresario_learner::LearnerCommand;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Distributed asynchronous actor-learner reinforcement learning.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Train with a learner and actors on this machine
+    Train(train::TrainCommand),
+    /// Play episodes with a trained policy
+    Eval(eval::EvalCommand),
+    /// List the environments
+    Envs,
+    /// Run a learner that actors connect to
+    Learner(LearnerCommand),
+    /// Run an actor for a learner
+    Actor(ActorCommand),
+}
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Train(command) => impresario_common::process::exit(command.run()),
+        Command::Eval(command) => impresario_common::process::exit(command.run()),
+        Command::Envs => impresario_common::process::exit(envs::run()),
+        Command::Learner(command) => impresario_common::process::exit(command.run()),
+        Command::Actor(command) => impresario_common::process::exit(command.run()),
+    }
+}

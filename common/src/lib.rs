@@ -5,13 +5,18 @@
 //! * [`config`]: the run's configuration, read and validated in one place.
 //! * [`space`]: observation and action spaces.
 //! * [`unroll`]: a time-major block of experience, and its way to and from the wire.
-//! * [`wire`]: the gRPC contract in Rust.
 //! * [`policy`]: the network, its weights, and what its outputs say about actions.
+//! * [`kernels`]: fused and vectorised arithmetic where candle's own is slow.
+//! * [`wire`]: the gRPC contract in Rust.
 //! * [`random`]: the streams through which all randomness flows from the run's seed.
+//! * [`process`], [`signals`]: what every binary does around its work.
 
 pub mod config;
+pub mod kernels;
 pub mod policy;
+pub mod process;
 pub mod random;
+pub mod signals;
 pub mod space;
 pub mod unroll;
 pub mod wire;

@@ -16,6 +16,9 @@ pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "
 /// Version of the contract; both sides must speak the same.
 pub const PROTOCOL_VERSION: u32 = 1;
 
+/// Largest message that either side accepts, in bytes.
+pub const MAX_MESSAGE_BYTES: usize = 256 << 20;
+
 /// Name of the gRPC metadata entry that names the [`v1::Refusal`] behind a failed call.
 pub const REFUSAL_METADATA: &str = "impresario-refusal";
 

@@ -81,7 +81,7 @@ impl PolicySpec {
 
     /// Whether the logarithm of the standard deviation is a parameter of its own, and of which length.
     fn log_std_len(&self) -> usize {
-        if self.distribution.is_continuous() { self.distribution.action_len() } else { 0 }
+        self.distribution.free_parameter_count()
     }
 
     /// Outputs of the policy head.

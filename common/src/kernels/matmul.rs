@@ -1,0 +1,435 @@
+//! Matrix products of the sizes small networks have: thousands of rows, tens to hundreds of columns.
+//!
+//! `C[m, n] = init + A[m, k] B[k, n]`, where `A` may be read along either axis (so that `X W^T`, `dZ W` and
+//! `dZ^T X` are all the same loop) and the rows of `B` and `C` are contiguous. A tile of `C` is held in
+//! registers while the loop runs down `k`; each step broadcasts a column of `A` against a row of `B`.
+
+use std::cell::RefCell;
+
+use super::simd::{Simd, dispatch};
+
+/// Rows of a tile. With AVX-512, 6 x 4 vectors make 24 accumulators, 4 operands and a broadcast: 29 of 32 registers.
+const TILE_ROWS: usize = 6;
+
+/// Depth of a block: a block of `B`, 256 rows of 64 columns, fills the second-level cache's fast part and
+/// the tile's rows of `A` stay in the first-level cache.
+const DEPTH_BLOCK: usize = 256;
+
+/// Floating-point operations from which on a product is worth the start of threads (about a millisecond's work).
+const PARALLEL_WORK: usize = 1 << 26;
+
+/// The left factor `A`: element `(i, p)` is `data[i * row_stride + p * depth_stride]`.
+#[derive(Clone, Copy)]
+pub(super) struct Left<'a> {
+    pub(super) data: &'a [f32],
+    pub(super) row_stride: usize,
+    pub(super) depth_stride: usize,
+}
+
+/// The right factor `B`, `[k, n]`.
+#[derive(Clone, Copy)]
+pub(super) enum Right<'a> {
+    /// Row `p` is `data[p * n..][..n]`.
+    Rows(&'a [f32]),
+    /// As [`pack_transposed`] lays it out.
+    Packed(&'a [f32]),
+}
+
+/// What the product is added to.
+#[derive(Clone, Copy)]
+pub(super) enum Init<'a> {
+    /// Nothing.
+    Zero,
+    /// The same row of `n` numbers for every row of `C`.
+    Row(&'a [f32]),
+    /// What `C` holds.
+    Accumulate,
+}
+
+/// `C = init + A B`: `m x n`, depth `k`; uses [`threads`](super::threads) threads where that pays.
+///
+/// # Panics
+/// If a slice is too short for its shape.
+pub(super) fn matmul(
+    m: usize,
+    n: usize,
+    k: usize,
+    left: Left<'_>,
+    right: Right<'_>,
+    init: Init<'_>,
+    out: &mut [f32],
+) {
+    let threads = super::threads();
+    if threads == 1 || 2 * m * n * k < PARALLEL_WORK || m < 2 * TILE_ROWS {
+        return matmul_serial(m, n, k, left, right, init, out);
+    }
+    let rows = m.div_ceil(threads).next_multiple_of(TILE_ROWS);
+    std::thread::scope(|scope| {
+        for (part, out) in out[..m * n].chunks_mut(rows * n).enumerate() {
+            let left = Left { data: &left.data[part * rows * left.row_stride..], ..left };
+            scope.spawn(move || matmul_serial(out.len() / n, n, k, left, right, init, out));
+        }
+    });
+}
+
+dispatch! {
+    fn matmul_serial(m: usize, n: usize, k: usize, left: Left<'_>, right: Right<'_>, init: Init<'_>, out: &mut [f32]) = matmul_body;
+
+    /// Lays out the transpose of `weight` `[n, k]` as [`Right::Packed`] wants it: panels of a tile's width,
+    /// each `[k, width]`, the last one's width rounded up to whole vectors and filled up with zeros.
+    pub(super) fn pack_transposed(weight: &[f32], n: usize, k: usize, packed: &mut Vec<f32>) = pack_transposed_body;
+
+    /// Numbers in a vector of the instruction set in use, which the packed layout depends on.
+    pub(super) fn lanes() -> usize = lanes_body;
+}
+
+#[inline(always)]
+fn lanes_body<S: Simd>() -> usize {
+    S::LANES
+}
+
+#[inline(always)]
+fn pack_transposed_body<S: Simd>(weight: &[f32], n: usize, k: usize, packed: &mut Vec<f32>) {
+    let panel = S::LANES * S::TILE_VECTORS;
+    packed.clear();
+    packed.resize(n.next_multiple_of(S::LANES) * k, 0.0);
+    for (rows, packed) in weight[..n * k].chunks(panel * k.max(1)).zip(packed.chunks_mut(panel * k.max(1))) {
+        let width = packed.len() / k;
+        for (column, row) in rows.chunks_exact(k).enumerate() {
+            for (p, value) in row.iter().enumerate() {
+                packed[p * width + column] = *value;
+            }
+        }
+    }
+}
+
+thread_local! {
+    /// A block of `B` copied so that its rows lie together, kept for the next product.
+    static PANEL: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The longest index a strided view of `rows x columns` reaches, plus one.
+fn extent(rows: usize, row_stride: usize, columns: usize, column_stride: usize) -> usize {
+    if rows == 0 || columns == 0 { 0 } else { (rows - 1) * row_stride + (columns - 1) * column_stride + 1 }
+}
+
+#[inline(always)]
+fn matmul_body<S: Simd>(
+    m: usize,
+    n: usize,
+    k: usize,
+    left: Left<'_>,
+    right: Right<'_>,
+    init: Init<'_>,
+    out: &mut [f32],
+) {
+    assert!(left.data.len() >= extent(m, left.row_stride, k, left.depth_stride), "left factor is too short");
+    assert!(out.len() >= m * n, "product is too short");
+    if let Init::Row(row) = init {
+        assert!(row.len() >= n, "initial row is too short");
+    }
+    match right {
+        Right::Rows(data) => assert!(data.len() >= k * n, "right factor is too short"),
+        Right::Packed(data) => {
+            assert!(data.len() >= k * n.next_multiple_of(S::LANES), "packed factor is too short")
+        }
+    }
+    let panel = S::LANES * S::TILE_VECTORS;
+    let mut depth = 0;
+    loop {
+        let block = (k - depth).min(DEPTH_BLOCK);
+        let init = if depth == 0 { init } else { Init::Accumulate };
+        for column in (0..n).step_by(panel) {
+            let width = (n - column).min(panel);
+            let columns = Columns {
+                m,
+                block,
+                width,
+                n,
+                left: left.data.as_ptr().wrapping_add(depth * left.depth_stride),
+                left_row: left.row_stride,
+                left_depth: left.depth_stride,
+                out: out.as_mut_ptr().wrapping_add(column),
+                init: match init {
+                    Init::Zero => Start::Zero,
+                    Init::Row(row) => Start::Row(row.as_ptr().wrapping_add(column)),
+                    Init::Accumulate => Start::Accumulate,
+                },
+            };
+            match right {
+                // SAFETY: the assertions above cover every index a panel reaches: rows of `left` below `m`,
+                // depths below `k`, columns below `n`, and a packed panel's whole vectors.
+                Right::Packed(data) => unsafe {
+                    let width = width.next_multiple_of(S::LANES);
+                    columns.product::<S>(data.as_ptr().add(column * k + depth * width), width, width);
+                },
+                Right::Rows(data) if n > panel && m > 4 * TILE_ROWS => PANEL.with_borrow_mut(|packed| {
+                    let whole = width.next_multiple_of(S::LANES);
+                    packed.clear();
+                    packed.resize(block * whole, 0.0);
+                    for (to, from) in packed.chunks_exact_mut(whole).zip(data[depth * n..].chunks(n)) {
+                        to[..width].copy_from_slice(&from[column..column + width]);
+                    }
+                    // SAFETY: as above; the copy has `block` rows of `whole` numbers.
+                    unsafe { columns.product::<S>(packed.as_ptr(), whole, whole) }
+                }),
+                // SAFETY: as above; rows are `n` apart and `width` of their numbers are read.
+                Right::Rows(data) => unsafe {
+                    columns.product::<S>(data.as_ptr().add(depth * n + column), n, width);
+                },
+            }
+        }
+        depth += block;
+        if depth >= k {
+            break;
+        }
+    }
+}
+
+/// [`Init`] at a panel's first column.
+#[derive(Clone, Copy)]
+enum Start {
+    Zero,
+    Row(*const f32),
+    Accumulate,
+}
+
+/// A panel of `C`: all rows, `width` columns, and the block of depth being added.
+#[derive(Clone, Copy)]
+struct Columns {
+    m: usize,
+    block: usize,
+    width: usize,
+    n: usize,
+    left: *const f32,
+    left_row: usize,
+    left_depth: usize,
+    out: *mut f32,
+    init: Start,
+}
+
+impl Columns {
+    /// Adds the product of the panel, tile by tile; `readable` numbers may be read from each row of `right`.
+    ///
+    /// # Safety
+    /// The pointers must cover the panel; only below `dispatch!`.
+    #[inline(always)]
+    unsafe fn product<S: Simd>(self, right: *const f32, right_row: usize, readable: usize) {
+        macro_rules! rows {
+            ($vectors:literal) => {{
+                let mut row = 0;
+                while row < self.m {
+                    // SAFETY: the caller vouches for the panel; `row` and the rows after it are below `m`.
+                    unsafe {
+                        match self.m - row {
+                            1 => self.tile::<S, 1, $vectors>(row, right, right_row, readable),
+                            2 => self.tile::<S, 2, $vectors>(row, right, right_row, readable),
+                            3 => self.tile::<S, 3, $vectors>(row, right, right_row, readable),
+                            4 => self.tile::<S, 4, $vectors>(row, right, right_row, readable),
+                            5 => self.tile::<S, 5, $vectors>(row, right, right_row, readable),
+                            _ => self.tile::<S, TILE_ROWS, $vectors>(row, right, right_row, readable),
+                        }
+                    }
+                    row += TILE_ROWS;
+                }
+            }};
+        }
+        match self.width.div_ceil(S::LANES) {
+            1 => rows!(1),
+            2 => rows!(2),
+            3 if S::TILE_VECTORS > 2 => rows!(3),
+            _ if S::TILE_VECTORS > 3 => rows!(4),
+            _ => unreachable!("a panel is at most a tile wide"),
+        }
+    }
+
+    /// One tile: `ROWS` rows from `row` on, `VECTORS` vectors of columns.
+    ///
+    /// # Safety
+    /// As [`Self::product`]; `row + ROWS <= m`.
+    #[inline(always)]
+    unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize>(
+        self,
+        row: usize,
+        right: *const f32,
+        right_row: usize,
+        readable: usize,
+    ) {
+        // Numbers of the last vector that belong to the panel, and that may be read from `right`.
+        let last = self.width - (VECTORS - 1) * S::LANES;
+        let last_readable = readable - (VECTORS - 1) * S::LANES;
+        // SAFETY: rows below `m`, depths below `block` and columns below `width` (`readable` for `right`) are
+        // what the caller vouches for; masked reads and writes touch no lane beyond them.
+        unsafe {
+            let out = self.out.add(row * self.n);
+            let mut sums = [[S::zero(); VECTORS]; ROWS];
+            match self.init {
+                Start::Zero => {}
+                Start::Row(start) => {
+                    for v in 0..VECTORS {
+                        let from = start.add(v * S::LANES);
+                        let value = if v + 1 < VECTORS || last == S::LANES {
+                            S::load(from)
+                        } else {
+                            S::load_first(from, last)
+                        };
+                        for sums in &mut sums {
+                            sums[v] = value;
+                        }
+                    }
+                }
+                Start::Accumulate => {
+                    for (r, sums) in sums.iter_mut().enumerate() {
+                        for (v, sum) in sums.iter_mut().enumerate() {
+                            let from = out.add(r * self.n + v * S::LANES);
+                            *sum = if v + 1 < VECTORS || last == S::LANES {
+                                S::load(from)
+                            } else {
+                                S::load_first(from, last)
+                            };
+                        }
+                    }
+                }
+            }
+            let mut left = self.left.add(row * self.left_row);
+            let mut right = right;
+            macro_rules! step {
+                ($load_last:expr) => {{
+                    let mut factors = [S::zero(); VECTORS];
+                    for (v, factor) in factors.iter_mut().enumerate() {
+                        let from = right.add(v * S::LANES);
+                        *factor = if v + 1 < VECTORS { S::load(from) } else { $load_last(from) };
+                    }
+                    for r in 0..ROWS {
+                        let a = S::splat(*left.add(r * self.left_row));
+                        for v in 0..VECTORS {
+                            sums[r][v] = S::fma(a, factors[v], sums[r][v]);
+                        }
+                    }
+                    left = left.wrapping_add(self.left_depth);
+                    right = right.wrapping_add(right_row);
+                }};
+            }
+            if last_readable >= S::LANES {
+                for _ in 0..self.block {
+                    step!(|from| S::load(from));
+                }
+            } else {
+                for _ in 0..self.block {
+                    step!(|from| S::load_first(from, last_readable));
+                }
+            }
+            for (r, sums) in sums.iter().enumerate() {
+                for (v, sum) in sums.iter().enumerate() {
+                    let to = out.add(r * self.n + v * S::LANES);
+                    if v + 1 < VECTORS || last == S::LANES {
+                        S::store(to, *sum);
+                    } else {
+                        S::store_first(to, *sum, last);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::simd::tests::at_every_level;
+
+    fn numbers(count: usize, seed: usize) -> Vec<f32> {
+        (0..count).map(|i| ((i * 7 + seed * 13) % 31) as f32 / 8.0 - 1.9).collect()
+    }
+
+    /// `(m, n, k)`: tiles that fit, remainders in every direction, several panels and blocks of depth.
+    const SHAPES: [(usize, usize, usize); 14] = [
+        (1, 1, 1),
+        (6, 64, 64),
+        (7, 3, 5),
+        (13, 65, 64),
+        (30, 130, 300),
+        (5, 17, 600),
+        (32, 1, 33),
+        (2, 48, 9),
+        (31, 33, 1),
+        (64, 64, 513),
+        (4, 8, 0),
+        (0, 5, 3),
+        (25, 16, 2),
+        (12, 9, 256),
+    ];
+
+    #[test]
+    fn products_match_the_definition_for_every_shape_and_layout() {
+        at_every_level(|level| {
+            for (m, n, k) in SHAPES {
+                let (a, b) = (numbers(m * k, 1), numbers(k * n, 2));
+                let (start, row) = (numbers(m * n, 3), numbers(n, 4));
+                let a_transposed: Vec<f32> = (0..k * m).map(|at| a[at % m * k + at / m]).collect();
+                let b_transposed: Vec<f32> = (0..k * n).map(|at| b[at % k * n + at / k]).collect();
+                let mut packed = Vec::new();
+                pack_transposed(&b_transposed, n, k, &mut packed);
+                for left in [
+                    Left { data: &a, row_stride: k, depth_stride: 1 },
+                    Left { data: &a_transposed, row_stride: 1, depth_stride: m },
+                ] {
+                    for right in [Right::Rows(&b), Right::Packed(&packed)] {
+                        for init in [Init::Zero, Init::Row(&row), Init::Accumulate] {
+                            let mut out = start.clone();
+                            matmul(m, n, k, left, right, init, &mut out);
+                            for i in 0..m {
+                                for j in 0..n {
+                                    let product: f64 = (0..k)
+                                        .map(|p| f64::from(a[i * k + p]) * f64::from(b[p * n + j]))
+                                        .sum();
+                                    let exact = product
+                                        + f64::from(match init {
+                                            Init::Zero => 0.0,
+                                            Init::Row(row) => row[j],
+                                            Init::Accumulate => start[i * n + j],
+                                        });
+                                    let error = (f64::from(out[i * n + j]) - exact).abs();
+                                    assert!(
+                                        error < 1e-5 * (k + 1) as f64,
+                                        "{level:?} {m}x{n}x{k} at ({i}, {j})"
+                                    );
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn threads_change_nothing_but_the_time() {
+        let (m, n, k) = (520, 300, 300);
+        let (a, b) = (numbers(m * k, 1), numbers(k * n, 2));
+        let left = Left { data: &a, row_stride: k, depth_stride: 1 };
+        let mut serial = vec![0.0; m * n];
+        matmul_serial(m, n, k, left, Right::Rows(&b), Init::Zero, &mut serial);
+        crate::kernels::set_threads(3);
+        let mut parallel = vec![0.0; m * n];
+        matmul(m, n, k, left, Right::Rows(&b), Init::Zero, &mut parallel);
+        crate::kernels::set_threads(1);
+        assert!(2 * m * n * k > PARALLEL_WORK);
+        assert_eq!(serial, parallel);
+    }
+
+    #[test]
+    #[should_panic(expected = "right factor is too short")]
+    fn a_short_slice_is_refused() {
+        let a = [0.0; 6];
+        matmul(
+            2,
+            2,
+            3,
+            Left { data: &a, row_stride: 3, depth_stride: 1 },
+            Right::Rows(&a[..5]),
+            Init::Zero,
+            &mut [0.0; 4],
+        );
+    }
+}

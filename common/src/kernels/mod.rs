@@ -1,0 +1,51 @@
+//! Hand-written CPU kernels: the few operations that decide how fast a small network learns and acts.
+//!
+//! candle's own element-wise functions are scalar (`tanh` costs 10 ns an element), its operations allocate,
+//! and it computes gradients for inputs that need none. The kernels here replace what matters: the fused
+//! dense layer ([`linear`]), `tanh` and `exp` on slices, and in-place optimiser steps. They work on `f32` in C
+//! order; a tensor on another device takes candle's own operations instead.
+//!
+//! # Layout
+//!
+//! - `simd` chooses the instruction set at run time, so that one binary runs everywhere and is fast
+//!   where AVX2 or AVX-512 is present;
+//! - `elementwise`: [`tanh`], [`exp`], [`ln`], [`sum_squares`], [`all_finite`];
+//! - `matmul`: matrix products for shapes where a general library pays too much for packing;
+//! - `linear`: the fused dense layer, its gradient, and the slice-level entry that actors use;
+//! - `optimizer`: RMSProp and Adam steps in place;
+//! - `storage`: slices of a tensor's memory, for reading and for updates in place.
+//!
+//! *Invariant*: `unsafe` code lives here (and in shared memory) only, and every block says why it is sound.
+//!
+//! *Invariant*: a result depends on the instruction set, but not on the number of threads.
+
+mod elementwise;
+mod linear;
+mod matmul;
+mod optimizer;
+pub(crate) mod simd;
+mod storage;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+pub use elementwise::{all_finite, exp, ln, sum_squares, tanh};
+pub use linear::{Activation, PackedLinear, linear, linear_backward, linear_into};
+pub use optimizer::{Adam, EpsilonPlacement, RmsProp, adam_step, rmsprop_step};
+pub use storage::{update_in_place, with_slice};
+
+pub(crate) use elementwise::{exp_of, ln_of};
+pub(crate) use simd::{Isa, dispatch};
+
+static THREADS: AtomicUsize = AtomicUsize::new(1);
+
+/// Sets how many threads a large product may use, for the whole process; 0 counts as 1, the default.
+///
+/// Small products always run on the calling thread.
+pub fn set_threads(threads: usize) {
+    THREADS.store(threads.max(1), Ordering::Relaxed);
+}
+
+/// How many threads a large product may use; see [`set_threads`].
+pub fn threads() -> usize {
+    THREADS.load(Ordering::Relaxed)
+}

@@ -1,0 +1,291 @@
+//! Distributions over actions: what the policy's numbers mean.
+//!
+//! The network emits one row of parameters a step (`[P]`, see [`ActionDistribution::parameter_count`]). Actors
+//! sample from it on plain slices, without allocating; the learner computes log-probabilities and entropies
+//! on tensors, with gradients.
+//!
+//! | action space | distribution | row of parameters | action |
+//! | --- | --- | --- | --- |
+//! | `Discrete(n)` | categorical | `n` logits | one `i32` |
+//! | `MultiDiscrete(nvec)` | independent categoricals | the logits of each choice, one after another | an `i32` a choice |
+//! | `Box(f32)` | diagonal normal | `D` means, then `D` logarithms of standard deviations | `D` of `f32` |
+//!
+//! A box's bounds are not part of its distribution: samples may lie outside, and whoever steps the
+//! environment clips what the environment sees, while log-probabilities stay those of the unclipped action.
+//!
+//! # Layout
+//!
+//! - `categorical` and `gaussian`: the numerics, as functions of rows of parameters;
+//! - `op`: log-probability and entropy as one operation in candle's graph.
+
+mod categorical;
+mod gaussian;
+mod op;
+
+use std::sync::Arc;
+
+use candle_core::Tensor;
+
+use crate::random::Stream;
+use crate::space::{ElementType, Space};
+
+/// What is wrong with a distribution or with what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum DistributionError {
+    /// The action space has no distribution.
+    #[error("no policy can act in the action space {space}: {reason}")]
+    UnsupportedSpace {
+        /// The space.
+        space: String,
+        /// Why.
+        reason: &'static str,
+    },
+    /// An action that is not one of the alternatives.
+    #[error(
+        "action {action} at row {row}, choice {choice} is not one of the {alternatives} alternatives 0..{alternatives}"
+    )]
+    ActionOutOfRange {
+        /// The action found.
+        action: i32,
+        /// Its row.
+        row: usize,
+        /// Its position within the row.
+        choice: usize,
+        /// How many alternatives there are.
+        alternatives: usize,
+    },
+    /// Parameters or actions that do not have the distribution's shape.
+    #[error("{what}: expected {expected}, got {found}")]
+    Mismatch {
+        /// Which argument.
+        what: &'static str,
+        /// What it should be.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
+    /// A tensor operation failed.
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+}
+
+/// The distribution over actions of one action space.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ActionDistribution {
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Kind {
+    /// One categorical for each choice, with so many alternatives.
+    Categorical { alternatives: Arc<[usize]> },
+    /// A normal for each dimension.
+    Gaussian { dimensions: usize },
+}
+
+/// Where sampled actions go: `[E, action_len]` numbers of the type the action space has.
+#[derive(Debug)]
+pub enum ActionMut<'a> {
+    /// Actions of `Discrete` and `MultiDiscrete` spaces.
+    Discrete(&'a mut [i32]),
+    /// Actions of `Box` spaces.
+    Continuous(&'a mut [f32]),
+}
+
+/// Actions that were taken, for the learner: `N` rows.
+#[derive(Debug, Clone)]
+pub enum Actions {
+    /// Actions of `Discrete` and `MultiDiscrete` spaces: `[N, action_len]` in C order.
+    Discrete(Arc<[i32]>),
+    /// Actions of `Box` spaces: `f32` `[N, action_len]`.
+    Continuous(Tensor),
+}
+
+impl ActionDistribution {
+    /// The distribution for `space`.
+    ///
+    /// # Errors
+    /// [`DistributionError::UnsupportedSpace`] for spaces without alternatives or dimensions, and for boxes of bytes or integers.
+    pub fn new(space: &Space) -> Result<Self, DistributionError> {
+        let refuse = |reason| DistributionError::UnsupportedSpace { space: space.to_string(), reason };
+        let categorical = |nvec: &[u32]| {
+            if nvec.is_empty() {
+                return Err(refuse("it offers no choice"));
+            }
+            if nvec.iter().any(|n| *n == 0 || *n > i32::MAX as u32) {
+                return Err(refuse("each choice needs between 1 and 2^31 - 1 alternatives"));
+            }
+            Ok(Kind::Categorical { alternatives: nvec.iter().map(|n| *n as usize).collect() })
+        };
+        let kind = match space {
+            Space::Discrete { n } => categorical(&[*n])?,
+            Space::MultiDiscrete { nvec } => categorical(nvec)?,
+            Space::Box { dtype: ElementType::F32, .. } if !space.is_empty() => {
+                Kind::Gaussian { dimensions: space.len() }
+            }
+            Space::Box { dtype: ElementType::F32, .. } => return Err(refuse("it has no dimension")),
+            Space::Box { .. } => return Err(refuse("continuous actions are f32")),
+        };
+        Ok(Self { kind })
+    }
+
+    /// Numbers the network emits for one action: logits, or means and logarithms of standard deviations.
+    pub fn parameter_count(&self) -> usize {
+        match &self.kind {
+            Kind::Categorical { alternatives } => alternatives.iter().sum(),
+            Kind::Gaussian { dimensions } => 2 * dimensions,
+        }
+    }
+
+    /// Numbers that make one action.
+    pub fn action_len(&self) -> usize {
+        match &self.kind {
+            Kind::Categorical { alternatives } => alternatives.len(),
+            Kind::Gaussian { dimensions } => *dimensions,
+        }
+    }
+
+    /// Element type of an action.
+    pub fn action_dtype(&self) -> ElementType {
+        match self.kind {
+            Kind::Categorical { .. } => ElementType::I32,
+            Kind::Gaussian { .. } => ElementType::F32,
+        }
+    }
+
+    /// How many of a row's last parameters are standard deviations' logarithms, which do not depend on the
+    /// observation: a free vector of the policy that is appended to every row. 0 for discrete actions.
+    pub fn free_parameter_count(&self) -> usize {
+        match self.kind {
+            Kind::Categorical { .. } => 0,
+            Kind::Gaussian { dimensions } => dimensions,
+        }
+    }
+
+    /// Samples one action from one row of parameters, and returns its log-probability (density, in `f32` nats).
+    ///
+    /// Equal to [`sample_batch`](Self::sample_batch) of one row, bit for bit. NaN parameters give a NaN
+    /// log-probability and some valid action.
+    ///
+    /// # Panics
+    /// If `params` or `action` has the wrong length or type.
+    pub fn sample(&self, params: &[f32], random: &mut Stream, action: ActionMut<'_>) -> f32 {
+        let mut log_prob = [0.0];
+        self.sample_batch(params, std::slice::from_mut(random), action, &mut log_prob);
+        log_prob[0]
+    }
+
+    /// Samples an action for each of `E` copies of the environment, each from its own stream.
+    ///
+    /// `params` is `[E, P]`, `actions` `[E, action_len]`, `log_probs` `[E]`. A row uses its stream alone, so
+    /// that a copy's actions do not depend on the copies beside it. Allocates nothing.
+    ///
+    /// # Panics
+    /// If a slice has the wrong length or `actions` the wrong type.
+    pub fn sample_batch(
+        &self,
+        params: &[f32],
+        streams: &mut [Stream],
+        actions: ActionMut<'_>,
+        log_probs: &mut [f32],
+    ) {
+        let rows = streams.len();
+        assert_eq!(params.len(), rows * self.parameter_count(), "one row of parameters a stream");
+        assert_eq!(log_probs.len(), rows, "one log-probability a stream");
+        match (&self.kind, actions) {
+            (Kind::Categorical { alternatives }, ActionMut::Discrete(actions)) => {
+                assert_eq!(actions.len(), rows * alternatives.len(), "one action a stream");
+                categorical::sample(alternatives, params, streams, actions, log_probs);
+            }
+            (Kind::Gaussian { dimensions }, ActionMut::Continuous(actions)) => {
+                assert_eq!(actions.len(), rows * dimensions, "one action a stream");
+                gaussian::sample(*dimensions, params, streams, actions, log_probs);
+            }
+            _ => panic!("actions of this space are {}", self.action_dtype()),
+        }
+    }
+
+    /// The likeliest action of one row of parameters (the first of equals; a normal's mean).
+    ///
+    /// # Panics
+    /// If `params` or `action` has the wrong length or type.
+    pub fn mode(&self, params: &[f32], action: ActionMut<'_>) {
+        self.check_row(params);
+        match (&self.kind, action) {
+            (Kind::Categorical { alternatives }, ActionMut::Discrete(action)) => {
+                assert_eq!(action.len(), alternatives.len(), "one number a choice");
+                for (action, logits) in action.iter_mut().zip(categorical::choices(alternatives, params)) {
+                    *action = categorical::argmax(logits) as i32;
+                }
+            }
+            (Kind::Gaussian { dimensions }, ActionMut::Continuous(action)) => {
+                action.copy_from_slice(&params[..*dimensions]);
+            }
+            _ => panic!("actions of this space are {}", self.action_dtype()),
+        }
+    }
+
+    /// Entropy of one row of parameters, in nats (differential entropy of a normal, which may be negative).
+    ///
+    /// # Panics
+    /// If `params` has the wrong length.
+    pub fn entropy(&self, params: &[f32]) -> f32 {
+        self.check_row(params);
+        match &self.kind {
+            Kind::Categorical { alternatives } => categorical::entropy(alternatives, params),
+            Kind::Gaussian { dimensions } => gaussian::entropy(&params[*dimensions..]),
+        }
+    }
+
+    /// Kullback-Leibler divergence `KL(p || q)` of two rows of parameters, in nats.
+    ///
+    /// # Panics
+    /// If a row has the wrong length.
+    pub fn kl(&self, p: &[f32], q: &[f32]) -> f32 {
+        self.check_row(p);
+        self.check_row(q);
+        match &self.kind {
+            Kind::Categorical { alternatives } => categorical::kl(alternatives, p, q),
+            Kind::Gaussian { dimensions } => gaussian::kl(*dimensions, p, q),
+        }
+    }
+
+    /// Log-probability of the given actions (column 0) and entropy (column 1) of each row: `[N, 2]`,
+    /// differentiable with respect to `params` `[N, P]`.
+    ///
+    /// One operation in the graph on the CPU; candle's own operations elsewhere. Values and gradients stay
+    /// finite for logits of any finite size; an alternative with a logit of `-inf` counts as impossible.
+    ///
+    /// # Errors
+    /// [`DistributionError::ActionOutOfRange`] and [`DistributionError::Mismatch`] for actions and parameters that do not
+    /// belong to this distribution; errors of the tensor operations.
+    pub fn log_prob_entropy(&self, params: &Tensor, actions: Actions) -> Result<Tensor, DistributionError> {
+        op::log_prob_entropy(self, params, actions)
+    }
+
+    /// Refuses discrete `actions` `[N, action_len]` that are not among the alternatives.
+    fn check_actions(&self, actions: &[i32]) -> Result<(), DistributionError> {
+        let Kind::Categorical { alternatives } = &self.kind else { return Ok(()) };
+        for (row, actions) in actions.chunks_exact(alternatives.len()).enumerate() {
+            for (choice, (action, alternatives)) in actions.iter().zip(alternatives.iter()).enumerate() {
+                if usize::try_from(*action).is_ok_and(|action| action < *alternatives) {
+                    continue;
+                }
+                return Err(DistributionError::ActionOutOfRange {
+                    action: *action,
+                    row,
+                    choice,
+                    alternatives: *alternatives,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn check_row(&self, params: &[f32]) {
+        assert_eq!(params.len(), self.parameter_count(), "one row of parameters");
+    }
+}
+
+#[cfg(test)]
+mod tests;

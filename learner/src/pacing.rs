@@ -1,0 +1,529 @@
+//! Pacing: who may start an unroll now, and when a batch may be trained, so that the lag bound holds.
+//!
+//! Stale-synchronous pacing by tickets. A grant permits one unroll, to be acted with at least the policy
+//! version in force when it was given; its ticket stands until the unroll's last column is trained. With a
+//! bound of K updates, an unroll acted with version `a` is due by the update that turns version `a + K` into
+//! the next. Two rules keep every unroll within its due:
+//!
+//! * **Granting**: tickets never cover more than `(K + 1) B` columns, those of the batch in training
+//!   included: as many as the K + 1 updates up to the due of a new grant can train.
+//! * **Training**: a batch takes the columns that are due first, and only if afterwards, for every due
+//!   date, the columns due by then (finished or not) fit into the updates left until then.
+//!
+//! So stale work is not produced, rather than produced and thrown away. K = 0 is lockstep: all unrolls of a
+//! batch are acted with the very version that is trained. Without a bound, one endless grant is given.
+//!
+//! A batch is complete with B columns, or with fewer when no further unroll could be granted before it is
+//! trained (B is no multiple of the unrolls' columns, or actors have left).
+//!
+//! Pure bookkeeping: no clocks, no locks; [`crate::intake`] holds it under its lock.
+
+use std::collections::BTreeMap;
+
+/// Place of an actor in the roster.
+pub type ActorId = u32;
+
+/// Permission to start the unrolls `from..upto`, acted with `min_version` or newer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grant {
+    /// Index of the first unroll permitted.
+    pub from: u64,
+    /// Index after the last one.
+    pub upto: u64,
+    /// Oldest policy version that may act them.
+    pub min_version: u64,
+}
+
+/// What became of a delivered unroll.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    /// It may be queued.
+    Accepted,
+    /// Its grant was revoked and training on it would break the bound.
+    Revoked,
+    /// It names a grant that was never given.
+    NeverGranted,
+    /// It was acted with an older version than its grant asked for.
+    TooOld,
+}
+
+/// An unroll granted and not yet delivered.
+#[derive(Debug, Clone, Copy)]
+struct Ticket {
+    min_version: u64,
+    columns: usize,
+}
+
+/// What pacing knows of an actor.
+#[derive(Debug)]
+struct Member {
+    workers: usize,
+    /// E: columns of each of its unrolls.
+    columns: usize,
+    /// Whether it may be given grants: connected and heard of.
+    active: bool,
+    /// Index of the next grant.
+    next_grant: u64,
+    /// Unrolls granted and not delivered.
+    pending: usize,
+    /// Grants that its stream has yet to send.
+    unsent: Vec<Grant>,
+}
+
+/// Columns that wait to be trained, by the version that acted them.
+type QueuedColumns = BTreeMap<u64, usize>;
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Pacing {
+    /// K; `None` is free-running.
+    bound: Option<u64>,
+    /// B.
+    batch: usize,
+    /// Members needed before the first grant.
+    wait_for: usize,
+    started: bool,
+    /// The learner's policy version.
+    version: u64,
+    members: BTreeMap<ActorId, Member>,
+    /// Unrolls granted and not delivered.
+    tickets: BTreeMap<(ActorId, u64), Ticket>,
+    queued: QueuedColumns,
+    /// Columns of the batch in training.
+    training: usize,
+}
+
+impl Pacing {
+    /// Pacing with lag bound `bound` (K), `batch` columns (B), starting when `wait_for` actors have joined.
+    pub fn new(bound: Option<u64>, batch: usize, wait_for: usize, version: u64) -> Self {
+        Self {
+            bound,
+            batch,
+            wait_for,
+            started: false,
+            version,
+            members: BTreeMap::new(),
+            tickets: BTreeMap::new(),
+            queued: BTreeMap::new(),
+            training: 0,
+        }
+    }
+
+    /// Columns that tickets may cover at once.
+    fn capacity(&self) -> usize {
+        self.bound.map_or(usize::MAX, |k| usize::try_from(k).unwrap_or(usize::MAX).saturating_add(1))
+            .saturating_mul(self.batch)
+    }
+
+    /// Whether unrolls of `columns` columns can ever be granted.
+    ///
+    /// # Errors
+    /// With a message that says what to change.
+    pub fn check_columns(&self, columns: usize) -> Result<(), String> {
+        let capacity = self.capacity();
+        if columns <= capacity {
+            return Ok(());
+        }
+        Err(format!(
+            "an unroll of {columns} environment copies exceeds the {capacity} columns that may be under way with \
+             learner.batch_size = {} and learner.max_policy_lag = {}: start the actor with fewer --envs or more \
+             --workers, or raise one of the two on the learner",
+            self.batch,
+            self.bound.unwrap_or(0),
+        ))
+    }
+
+    /// Whether the first grant has been given.
+    pub fn started(&self) -> bool {
+        self.started
+    }
+
+    /// Adds an actor, replacing its former incarnation.
+    pub fn join(&mut self, actor: ActorId, workers: usize, columns: usize) {
+        self.remove(actor);
+        let member = Member { workers, columns, active: true, next_grant: 0, pending: 0, unsent: vec![] };
+        self.members.insert(actor, member);
+        self.issue();
+    }
+
+    /// Takes an actor out and its grants back.
+    pub fn remove(&mut self, actor: ActorId) {
+        self.revoke(actor);
+        self.members.remove(&actor);
+        self.issue();
+    }
+
+    /// Takes back the grants of an actor that is silent, and gives it no more until [`Self::activate`].
+    /// Returns whether it was active before.
+    pub fn suspend(&mut self, actor: ActorId) -> bool {
+        let Some(member) = self.members.get_mut(&actor).filter(|m| m.active) else { return false };
+        member.active = false;
+        self.revoke(actor);
+        self.issue();
+        true
+    }
+
+    /// The actor may be given grants (again).
+    pub fn activate(&mut self, actor: ActorId) {
+        if let Some(member) = self.members.get_mut(&actor).filter(|m| !m.active) {
+            member.active = true;
+            self.issue();
+        }
+    }
+
+    /// An actor's stream is new: whatever it holds must be sent (again).
+    pub fn resend(&mut self, actor: ActorId) {
+        let Some(member) = self.members.get_mut(&actor) else { return };
+        member.unsent = match self.bound {
+            None if self.started => vec![Grant { from: 0, upto: u64::MAX, min_version: 0 }],
+            None => vec![],
+            Some(_) => self
+                .tickets
+                .range((actor, 0)..=(actor, u64::MAX))
+                .map(|(&(_, index), t)| Grant { from: index, upto: index + 1, min_version: t.min_version })
+                .collect(),
+        };
+    }
+
+    /// Grants to send to an actor, each handed out once.
+    pub fn take_unsent(&mut self, actor: ActorId) -> Vec<Grant> {
+        self.members.get_mut(&actor).map(|m| std::mem::take(&mut m.unsent)).unwrap_or_default()
+    }
+
+    /// Actors with grants to send.
+    pub fn with_unsent(&self) -> impl Iterator<Item = ActorId> {
+        self.members.iter().filter(|(_, m)| !m.unsent.is_empty()).map(|(&actor, _)| actor)
+    }
+
+    /// An unroll has arrived that `actor` acted with `acted` under grant `index`.
+    pub fn deliver(&mut self, actor: ActorId, index: u64, acted: u64) -> Delivery {
+        let Some(member) = self.members.get_mut(&actor) else { return Delivery::Revoked };
+        let columns = member.columns;
+        if acted > self.version {
+            return Delivery::NeverGranted;
+        }
+        if self.bound.is_some() {
+            if index >= member.next_grant {
+                return Delivery::NeverGranted;
+            }
+            match self.tickets.get(&(actor, index)) {
+                Some(ticket) if acted < ticket.min_version => return Delivery::TooOld,
+                Some(_) => {
+                    member.pending -= 1;
+                    self.tickets.remove(&(actor, index));
+                }
+                // Late, after its grant went to others: welcome if there is still room for it.
+                None if !self.fits(acted, columns) => return Delivery::Revoked,
+                None => {}
+            }
+        }
+        *self.queued.entry(acted).or_default() += columns;
+        Delivery::Accepted
+    }
+
+    /// Columns that the next batch may take now, 0 if it must wait. Take those acted with the oldest versions
+    /// first and say so by [`Self::begin`].
+    pub fn ready(&self) -> usize {
+        let queued: usize = self.queued.values().sum();
+        let Some(bound) = self.bound else { return if queued >= self.batch { self.batch } else { 0 } };
+        let take = queued.min(self.batch);
+        if take == 0 || (take < self.batch && !self.nothing_to_come()) {
+            return 0;
+        }
+        // Columns left after the batch, by the version that acts them (for tickets, at least).
+        let mut left = self.queued.clone();
+        take_oldest(&mut left, take);
+        for ticket in self.tickets.values() {
+            *left.entry(ticket.min_version).or_default() += ticket.columns;
+        }
+        let mut due = 0usize;
+        for (&acted, &columns) in &left {
+            due += columns;
+            let updates = (acted + bound).saturating_sub(self.version);
+            if due > (updates as usize).saturating_mul(self.batch) {
+                return 0;
+            }
+        }
+        take
+    }
+
+    /// A batch of `columns` columns is taken for training.
+    pub fn begin(&mut self, columns: usize) {
+        take_oldest(&mut self.queued, columns);
+        self.training = columns;
+    }
+
+    /// The batch in training is done with, and the learner's version is now `version`.
+    pub fn finish(&mut self, version: u64) {
+        self.version = version;
+        self.training = 0;
+        self.issue();
+    }
+
+    /// Unrolls granted and not delivered.
+    pub fn pending(&self) -> usize {
+        self.tickets.len()
+    }
+
+    /// Takes back an actor's undelivered grants.
+    fn revoke(&mut self, actor: ActorId) {
+        self.tickets.retain(|&(owner, _), _| owner != actor);
+        if let Some(member) = self.members.get_mut(&actor) {
+            member.pending = 0;
+            member.unsent.clear();
+        }
+    }
+
+    fn covered(&self) -> usize {
+        let tickets: usize = self.tickets.values().map(|t| t.columns).sum();
+        tickets + self.queued.values().sum::<usize>() + self.training
+    }
+
+    /// Whether no unroll is on its way and none can be granted before the next update.
+    fn nothing_to_come(&self) -> bool {
+        let free = self.capacity() - self.covered().min(self.capacity());
+        let mut able = self.members.values().filter(|m| m.active).peekable();
+        self.tickets.is_empty() && able.peek().is_some() && able.all(|m| m.columns > free)
+    }
+
+    /// Whether `columns` more columns acted with `acted` can be trained in time.
+    fn fits(&self, acted: u64, columns: usize) -> bool {
+        let Some(bound) = self.bound else { return true };
+        if self.covered() + columns > self.capacity() {
+            return false;
+        }
+        let mut all = self.queued.clone();
+        *all.entry(acted).or_default() += columns;
+        for ticket in self.tickets.values() {
+            *all.entry(ticket.min_version).or_default() += ticket.columns;
+        }
+        // The update in training, if any, is spoken for.
+        let first_update = self.version + u64::from(self.training > 0);
+        let mut due = 0usize;
+        all.iter().all(|(&acted, &columns)| {
+            due += columns;
+            let updates = (acted + bound + 1).saturating_sub(first_update);
+            due <= (updates as usize).saturating_mul(self.batch)
+        })
+    }
+
+    /// Gives every grant that may be given, to whoever holds the fewest per worker.
+    fn issue(&mut self) {
+        if !self.started && self.members.len() < self.wait_for {
+            return;
+        }
+        if self.members.is_empty() {
+            return;
+        }
+        self.started = true;
+        if self.bound.is_none() {
+            for member in self.members.values_mut().filter(|m| m.next_grant == 0) {
+                member.next_grant = u64::MAX;
+                member.unsent.push(Grant { from: 0, upto: u64::MAX, min_version: 0 });
+            }
+            return;
+        }
+        let capacity = self.capacity();
+        let mut covered = self.covered();
+        loop {
+            let candidate = self
+                .members
+                .iter_mut()
+                .filter(|(_, m)| m.active && covered + m.columns <= capacity)
+                .min_by(|(a_id, a), (b_id, b)| {
+                    // pending / workers, compared without division.
+                    (a.pending * b.workers).cmp(&(b.pending * a.workers)).then(a_id.cmp(b_id))
+                });
+            let Some((&actor, member)) = candidate else { break };
+            let index = member.next_grant;
+            member.next_grant += 1;
+            member.pending += 1;
+            covered += member.columns;
+            match member.unsent.last_mut() {
+                Some(last) if last.upto == index && last.min_version == self.version => last.upto += 1,
+                _ => member.unsent.push(Grant { from: index, upto: index + 1, min_version: self.version }),
+            }
+            let ticket = Ticket { min_version: self.version, columns: member.columns };
+            self.tickets.insert((actor, index), ticket);
+        }
+    }
+}
+
+/// Removes `columns` columns, those of the oldest versions first.
+fn take_oldest(queued: &mut QueuedColumns, mut columns: usize) {
+    while let Some(mut oldest) = queued.first_entry() {
+        if *oldest.get() > columns {
+            *oldest.get_mut() -= columns;
+            return;
+        }
+        columns -= *oldest.get();
+        oldest.remove();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn lockstep_shares_one_batch_evenly_and_waits_for_all_of_it() {
+        let mut pacing = Pacing::new(Some(0), 32, 2, 0);
+        pacing.join(0, 1, 8);
+        assert!(pacing.take_unsent(0).is_empty(), "it waits for the second actor");
+        pacing.join(1, 1, 8);
+        let expected = [Grant { from: 0, upto: 2, min_version: 0 }];
+        assert_eq!(pacing.take_unsent(0), expected);
+        assert_eq!(pacing.take_unsent(1), expected);
+        for (actor, index) in [(0, 0), (1, 0), (1, 1)] {
+            assert_eq!(pacing.deliver(actor, index, 0), Delivery::Accepted);
+            assert_eq!(pacing.ready(), 0);
+        }
+        pacing.deliver(0, 1, 0);
+        assert_eq!(pacing.ready(), 32);
+        pacing.begin(32);
+        assert!(pacing.take_unsent(0).is_empty(), "nothing starts while the update runs");
+        pacing.finish(1);
+        assert_eq!(pacing.take_unsent(0), [Grant { from: 2, upto: 4, min_version: 1 }]);
+    }
+
+    #[test]
+    fn a_dead_actors_grants_go_to_the_living() {
+        let mut pacing = Pacing::new(Some(0), 16, 2, 0);
+        pacing.join(0, 1, 8);
+        pacing.join(1, 1, 8);
+        pacing.take_unsent(1);
+        pacing.suspend(0);
+        assert_eq!(pacing.take_unsent(1), [Grant { from: 1, upto: 2, min_version: 0 }]);
+        pacing.deliver(1, 0, 0);
+        pacing.deliver(1, 1, 0);
+        assert_eq!(pacing.ready(), 16);
+        // Back from the dead with what it had: no room is left before the update.
+        assert_eq!(pacing.deliver(0, 0, 0), Delivery::Revoked);
+    }
+
+    #[test]
+    fn a_batch_is_smaller_where_unrolls_do_not_fill_it() {
+        let mut pacing = Pacing::new(Some(0), 32, 1, 0);
+        pacing.join(0, 1, 24);
+        pacing.deliver(0, 0, 0);
+        assert_eq!(pacing.ready(), 24);
+        assert!(pacing.check_columns(33).unwrap_err().contains("fewer --envs"));
+    }
+
+    #[test]
+    fn what_was_never_granted_is_told_apart() {
+        let mut pacing = Pacing::new(Some(1), 8, 1, 5);
+        pacing.join(0, 1, 8);
+        assert_eq!(pacing.deliver(0, 2, 5), Delivery::NeverGranted);
+        assert_eq!(pacing.deliver(0, 0, 6), Delivery::NeverGranted, "a version that does not exist yet");
+        assert_eq!(pacing.deliver(0, 0, 4), Delivery::TooOld);
+        assert_eq!(pacing.deliver(0, 0, 5), Delivery::Accepted);
+    }
+
+    #[test]
+    fn without_a_bound_everyone_runs_freely() {
+        let mut pacing = Pacing::new(None, 8, 1, 0);
+        pacing.join(3, 1, 4);
+        assert_eq!(pacing.take_unsent(3), [Grant { from: 0, upto: u64::MAX, min_version: 0 }]);
+        pacing.deliver(3, 0, 0);
+        assert_eq!(pacing.ready(), 0);
+        pacing.deliver(3, 1, 0);
+        assert_eq!(pacing.ready(), 8);
+    }
+
+    /// An actor of the simulation: grants in hand, and unrolls under way as (index, acted version).
+    #[derive(Default)]
+    struct Simulated {
+        grants: Vec<Grant>,
+        under_way: Vec<(u64, u64)>,
+        alive: bool,
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        /// Whatever order unrolls start, finish and vanish in, no column is trained beyond the bound, and the
+        /// learner never gets stuck.
+        #[test]
+        fn the_bound_holds_and_nothing_deadlocks(
+            bound in 0u64..4,
+            batch in 1usize..40,
+            shapes in prop::collection::vec((1usize..3, 1usize..20), 1..5),
+            choices in prop::collection::vec((0u8..100, any::<u16>()), 300),
+        ) {
+            let mut pacing = Pacing::new(Some(bound), batch, 1, 0);
+            let shapes: Vec<_> = shapes.into_iter().map(|(w, c)| (w, c.min(batch))).collect();
+            let mut actors: Vec<Simulated> = vec![];
+            for (id, &(workers, columns)) in shapes.iter().enumerate() {
+                pacing.join(id as u32, workers, columns);
+                actors.push(Simulated { alive: true, ..Simulated::default() });
+            }
+            let mut queue: Vec<(u64, usize)> = vec![];
+            let mut version = 0;
+            let mut updates_after_quiet = 0;
+            // After the random part, everything delivers, so that progress must follow.
+            let quiet = std::iter::repeat_n((50u8, 0u16), 200);
+            for (step, (what, who)) in choices.into_iter().chain(quiet).enumerate() {
+                let id = if step < 300 { who as usize % actors.len() } else { step % actors.len() };
+                let columns = shapes[id].1;
+                for (id, actor) in actors.iter_mut().enumerate() {
+                    for grant in pacing.take_unsent(id as u32) {
+                        actor.grants.push(grant);
+                    }
+                }
+                let actor = &mut actors[id];
+                match what {
+                    // Start an unroll with the newest version.
+                    0..40 => {
+                        if let Some(grant) = actor.grants.first_mut() {
+                            actor.under_way.push((grant.from, version.max(grant.min_version)));
+                            grant.from += 1;
+                            if grant.from == grant.upto { actor.grants.remove(0); }
+                        }
+                    }
+                    // Start and finish all.
+                    40..90 => {
+                        for grant in actor.grants.drain(..) {
+                            actor.under_way.extend((grant.from..grant.upto).map(|i| (i, version)));
+                        }
+                        for (index, acted) in actor.under_way.drain(..) {
+                            if pacing.deliver(id as u32, index, acted) == Delivery::Accepted {
+                                queue.push((acted, columns));
+                            }
+                        }
+                    }
+                    90..95 => {
+                        pacing.suspend(id as u32);
+                        actor.grants.clear();
+                        if who % 2 == 0 { actor.under_way.clear(); }
+                        actor.alive = false;
+                    }
+                    _ => {}
+                }
+                if !actors[id].alive && (step >= 300 || who % 3 == 0) {
+                    actors[id].alive = true;
+                    pacing.activate(id as u32);
+                }
+                let take = pacing.ready();
+                if take > 0 {
+                    pacing.begin(take);
+                    queue.sort_by_key(|&(acted, _)| acted);
+                    let mut rest = take;
+                    while rest > 0 {
+                        let (acted, available) = &mut queue[0];
+                        prop_assert!(version - *acted <= bound, "trained {acted} at {version}, bound {bound}");
+                        let part = rest.min(*available);
+                        rest -= part;
+                        *available -= part;
+                        if *available == 0 { queue.remove(0); }
+                    }
+                    version += 1;
+                    pacing.finish(version);
+                    if step >= 350 { updates_after_quiet += 1; }
+                }
+            }
+            prop_assert!(updates_after_quiet > 0, "stuck at version {version}");
+        }
+    }
+}

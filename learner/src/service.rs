@@ -1,0 +1,242 @@
+//! The gRPC service: moves messages between streams and the roster, intake and broadcast. No tensor work.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Request, Response, Status, Streaming};
+
+use impresario_common::unroll::Unroll;
+use impresario_common::wire::REFUSAL_METADATA;
+use impresario_common::wire::v1::actor_message::Kind;
+use impresario_common::wire::v1::learner_server::Learner;
+use impresario_common::wire::v1::{self, Refusal};
+
+use crate::broadcast::Broadcast;
+use crate::intake::{ActorKey, AdmissionError, Intake, Mail};
+use crate::roster::{Refused, Roster, StreamSeat};
+
+/// How long a new stream may take to say who it is.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Messages that wait in a stream's channel; the transport has buffers of its own.
+const OUTBOX: usize = 1;
+
+impl From<Refused> for Status {
+    fn from(refused: Refused) -> Self {
+        let code = match refused.refusal {
+            Refusal::Malformed => Code::InvalidArgument,
+            Refusal::Identity => Code::NotFound,
+            Refusal::Finished => Code::Aborted,
+            _ => Code::FailedPrecondition,
+        };
+        let mut status = Self::new(code, refused.message);
+        let name = tonic::metadata::MetadataValue::from_static(refused.refusal.as_str_name());
+        status.metadata_mut().insert(REFUSAL_METADATA, name);
+        status
+    }
+}
+
+impl From<AdmissionError> for Refused {
+    fn from(error: AdmissionError) -> Self {
+        let refusal = match &error {
+            AdmissionError::Finished => Refusal::Finished,
+            AdmissionError::Unknown(..) => Refusal::Identity,
+            AdmissionError::Malformed(_) => Refusal::Malformed,
+        };
+        Self::new(refusal, error)
+    }
+}
+
+fn malformed(message: impl std::fmt::Display) -> Refused {
+    Refused::new(Refusal::Malformed, message)
+}
+
+/// The service's handle on the learner.
+#[derive(Debug, Clone)]
+pub struct LearnerService {
+    roster: Arc<Roster>,
+    intake: Arc<Intake>,
+    broadcast: Arc<Broadcast>,
+}
+
+impl LearnerService {
+    /// A service over these parts.
+    pub fn new(roster: Arc<Roster>, intake: Arc<Intake>, broadcast: Arc<Broadcast>) -> Self {
+        Self { roster, intake, broadcast }
+    }
+
+    /// Reads an actor's messages until it says goodbye, the stream ends, or a newer one replaces it.
+    async fn receive(
+        &self,
+        seat: &mut StreamSeat,
+        inbound: &mut Streaming<v1::ActorMessage>,
+    ) -> Result<(), Status> {
+        let key = seat.key;
+        loop {
+            let message = tokio::select! {
+                message = inbound.message() => message?,
+                () = seat.replaced() => {
+                    return Err(Refused::new(Refusal::Identity, "a newer stream has replaced this one").into());
+                }
+            };
+            match message.map(|m| m.kind) {
+                None => return Ok(()),
+                Some(Some(Kind::Unroll(unroll))) => match self.admit(key, unroll).await {
+                    // Steps that come after the end are in the actor's goodbye.
+                    Ok(()) | Err(Refused { refusal: Refusal::Finished, .. }) => {}
+                    Err(refused) => return Err(refused.into()),
+                },
+                Some(Some(Kind::Progress(progress))) => {
+                    self.intake.progress(key, progress).map_err(Refused::from)?;
+                }
+                Some(Some(Kind::Goodbye(goodbye))) => {
+                    let progress = goodbye.progress.unwrap_or_default();
+                    self.intake.goodbye(key, progress).map_err(Refused::from)?;
+                    self.roster.remove(key);
+                    return Ok(());
+                }
+                Some(Some(Kind::Hello(_))) => return Err(malformed("a stream says hello once").into()),
+                Some(None) => return Err(malformed("a message of no known kind").into()),
+            }
+        }
+    }
+
+    async fn admit(&self, key: ActorKey, mut message: v1::Unroll) -> Result<(), Refused> {
+        let (layout, columns) = self.intake.shape(key)?;
+        let sequence = message.sequence;
+        let progress = message.progress.take().ok_or_else(|| malformed("progress: missing"))?;
+        let unroll = Unroll::from_wire(message, &layout, columns)
+            .map_err(|e| malformed(format!("unroll {sequence}: {e}")))?;
+        Ok(self.intake.admit(key, sequence, progress, unroll).await?)
+    }
+
+    /// Sends acknowledgements and grants as they come up, until the account is closed.
+    async fn send(
+        &self,
+        key: ActorKey,
+        bell: Arc<tokio::sync::Notify>,
+        outbox: mpsc::Sender<Result<v1::LearnerMessage, Status>>,
+    ) {
+        let mut acknowledged = None;
+        let mut told_finished = false;
+        loop {
+            let ring = bell.notified();
+            let Ok(mail) = self.intake.mail(key) else { return };
+            let news = acknowledged != Some(mail.acknowledged)
+                || !mail.grants.is_empty()
+                || (mail.finished && !told_finished);
+            if news {
+                acknowledged = Some(mail.acknowledged);
+                told_finished = mail.finished;
+                if outbox.send(Ok(learner_message(mail))).await.is_err() {
+                    return;
+                }
+            }
+            tokio::select! {
+                () = ring => {}
+                () = outbox.closed() => return,
+            }
+        }
+    }
+}
+
+fn learner_message(mail: Mail) -> v1::LearnerMessage {
+    let grant = |g: crate::pacing::Grant| v1::Grant { from: g.from, upto: g.upto, min_version: g.min_version };
+    v1::LearnerMessage {
+        acknowledged: mail.acknowledged,
+        grants: mail.grants.into_iter().map(grant).collect(),
+        finished: mail.finished,
+    }
+}
+
+#[tonic::async_trait]
+impl Learner for LearnerService {
+    type StreamUnrollsStream = ReceiverStream<Result<v1::LearnerMessage, Status>>;
+    type WatchWeightsStream = ReceiverStream<Result<v1::WeightsChunk, Status>>;
+
+    async fn describe(&self, _: Request<v1::DescribeRequest>) -> Result<Response<v1::Run>, Status> {
+        Ok(Response::new(self.roster.run()))
+    }
+
+    async fn join(&self, request: Request<v1::JoinRequest>) -> Result<Response<v1::JoinResponse>, Status> {
+        let request = request.into_inner();
+        let from = request.description.clone();
+        match self.roster.join(request) {
+            Ok(response) => Ok(Response::new(response)),
+            Err(refused) => {
+                tracing::warn!(from, reason = refused.refusal.as_str_name(), "refused an actor: {refused}");
+                Err(refused.into())
+            }
+        }
+    }
+
+    async fn stream_unrolls(
+        &self,
+        request: Request<Streaming<v1::ActorMessage>>,
+    ) -> Result<Response<Self::StreamUnrollsStream>, Status> {
+        let mut inbound = request.into_inner();
+        let first = tokio::time::timeout(HELLO_TIMEOUT, inbound.message())
+            .await
+            .map_err(|_| Status::deadline_exceeded("the stream's first message did not come"))??;
+        let Some(Kind::Hello(v1::Hello { identity: Some(identity) })) = first.and_then(|m| m.kind) else {
+            return Err(malformed("a stream's first message is a Hello with an identity").into());
+        };
+        let mut seat = self.roster.seat(&identity)?;
+        let (outbox, stream) = mpsc::channel(OUTBOX);
+        let service = self.clone();
+        tokio::spawn(async move {
+            let (key, bell) = (seat.key, seat.bell.clone());
+            let sender = tokio::spawn({
+                let (service, outbox) = (service.clone(), outbox.clone());
+                async move { service.send(key, bell, outbox).await }
+            });
+            let ended = service.receive(&mut seat, &mut inbound).await;
+            sender.abort();
+            service.roster.leave(&seat);
+            if let Err(status) = ended {
+                tracing::warn!(actor = key.actor, "stream ended: {}", status.message());
+                // The reader may be gone already; there is nobody else to tell.
+                let _ = outbox.send(Err(status)).await;
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn watch_weights(
+        &self,
+        request: Request<v1::WatchWeightsRequest>,
+    ) -> Result<Response<Self::WatchWeightsStream>, Status> {
+        let identity = request.into_inner().identity.ok_or_else(|| malformed("identity: missing"))?;
+        self.roster.authenticate(&identity)?;
+        let mut newest = self.broadcast.subscribe();
+        let broadcast = self.broadcast.clone();
+        let (outbox, stream) = mpsc::channel(OUTBOX);
+        tokio::spawn(async move {
+            loop {
+                let published = newest.borrow_and_update().clone();
+                if let Some(published) = published {
+                    let chunks = match published.chunks(&broadcast) {
+                        Ok(chunks) => chunks,
+                        Err(message) => {
+                            let _ = outbox.send(Err(Status::internal(message))).await;
+                            return;
+                        }
+                    };
+                    for chunk in chunks {
+                        broadcast.sent(chunk.data.len());
+                        if outbox.send(Ok(chunk.clone())).await.is_err() {
+                            return;
+                        }
+                    }
+                }
+                tokio::select! {
+                    changed = newest.changed() => if changed.is_err() { return },
+                    () = outbox.closed() => return,
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+}

@@ -1,0 +1,158 @@
+//! `impresario train`: a learner in this process, actors as processes of their own, loopback gRPC between them.
+
+use std::process::{ExitCode, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use impresario_common::config::{RunConfig, RunFlags, UntilReturn};
+use impresario_common::telemetry::LogFormat;
+use impresario_common::{process, signals};
+use impresario_learner::LearnerOptions;
+use impresario_learner::report::Summary;
+use tokio::net::TcpListener;
+use tokio::process::{Child, Command};
+
+/// Exit code of a run that ended before its goal was reached.
+const EXIT_NOT_SOLVED: u8 = 3;
+
+/// Seconds that an actor keeps trying when this process has vanished without a word.
+const ORPHAN_SECONDS: u32 = 10;
+
+/// An actor that failed within this time of its start failed to start.
+const START_UP: Duration = Duration::from_secs(5);
+
+/// Starts in a row that may fail before the run is given up.
+const MAX_FAILED_STARTS: u32 = 3;
+
+/// Flags of `impresario train`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct TrainCommand {
+    /// Actor processes
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
+    actors: u32,
+
+    #[command(flatten)]
+    run: RunFlags,
+
+    /// Form of the log lines
+    #[arg(long, value_name = "FORMAT", default_value = "pretty")]
+    log_format: LogFormat,
+}
+
+impl TrainCommand {
+    /// Trains until solved, out of steps, or asked to stop.
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        let mut config = RunConfig::from_flags(&self.run)?;
+        // All start together, so that a run does not depend on which process came up first.
+        config.learner.wait_for_actors = config.learner.wait_for_actors.max(self.actors as usize);
+        process::limit_threads(config.learner.threads());
+        let has_goal = config.run.until_return != UntilReturn::Never;
+        let options = LearnerOptions::new(config, self.run.run_dir.as_deref(), self.log_format)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let summary = runtime.block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.context("cannot bind a loopback port")?;
+            let url = format!("http://{}", listener.local_addr()?);
+            train(options, listener, url, self.actors, self.log_format).await
+        })?;
+        println!("{}", verdict(&summary));
+        Ok(if summary.solved || summary.interrupted() || !has_goal {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::from(EXIT_NOT_SOLVED)
+        })
+    }
+}
+
+async fn train(
+    options: LearnerOptions,
+    listener: TcpListener,
+    url: String,
+    actors: u32,
+    log_format: LogFormat,
+) -> anyhow::Result<Summary> {
+    let (give_up, given_up) = tokio::sync::oneshot::channel();
+    let troupe = tokio::spawn(async move {
+        if let Err(error) = keep_actors(&url, actors, log_format).await {
+            // The learner may have ended by itself.
+            let _ = give_up.send(error);
+        }
+    });
+    let mut failure = None;
+    let shutdown = async {
+        tokio::select! {
+            stopped = signals::termination() => {
+                if let Err(error) = stopped {
+                    failure = Some(anyhow::Error::new(error).context("cannot listen for signals"));
+                }
+            }
+            Ok(error) = given_up => failure = Some(error),
+        }
+    };
+    let summary = impresario_learner::run(options, listener, shutdown).await;
+    // Actors that were told that the run is over leave by themselves; dropping the rest kills them.
+    let _ = tokio::time::timeout(Duration::from_secs(5), troupe).await;
+    match failure {
+        Some(error) => Err(error),
+        None => Ok(summary?),
+    }
+}
+
+/// Runs `actors` actor processes, starting those anew that fail, until all have left in peace.
+async fn keep_actors(url: &str, actors: u32, log_format: LogFormat) -> anyhow::Result<()> {
+    let mut running = tokio::task::JoinSet::new();
+    for number in 0..actors {
+        let url = url.to_owned();
+        running.spawn(async move { keep_actor(&url, number, log_format).await });
+    }
+    while let Some(ended) = running.join_next().await {
+        ended.context("an actor's watcher failed")??;
+    }
+    Ok(())
+}
+
+async fn keep_actor(url: &str, number: u32, log_format: LogFormat) -> anyhow::Result<()> {
+    let mut failed_starts = 0;
+    loop {
+        let started = Instant::now();
+        let status = start_actor(url, log_format)?.wait().await.context("cannot wait for an actor")?;
+        if status.success() {
+            return Ok(());
+        }
+        failed_starts = if started.elapsed() < START_UP { failed_starts + 1 } else { 0 };
+        if failed_starts == MAX_FAILED_STARTS {
+            bail!("actor {number} failed {MAX_FAILED_STARTS} times in a row right after its start ({status})");
+        }
+        tracing::warn!(number, "an actor process failed ({}): starting another", describe(status));
+    }
+}
+
+fn describe(status: ExitStatus) -> String {
+    status.to_string()
+}
+
+fn start_actor(url: &str, log_format: LogFormat) -> anyhow::Result<Child> {
+    let program = std::env::current_exe().context("cannot find this program's own file")?;
+    Command::new(&program)
+        .args(["actor", "--learner", url, "--give-up-after", &ORPHAN_SECONDS.to_string()])
+        .args(["--log-format", log_format.as_str()])
+        // Its comings and goings are in the learner's log.
+        .env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "warn".into()))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .with_context(|| format!("cannot start {}", program.display()))
+}
+
+/// The run's outcome in a line.
+fn verdict(summary: &Summary) -> String {
+    let outcome = match (summary.solved_at_step, summary.solved_at_seconds) {
+        (Some(step), Some(seconds)) => format!("solved {} at step {step} after {seconds:.2} s", summary.env),
+        _ => format!("{} not solved within {} steps", summary.env, summary.env_steps),
+    };
+    let mean = summary.mean_return_100.map_or("no 100 episodes yet".into(), |m| format!("{m:.1}"));
+    format!(
+        "{outcome}: mean return of the last 100 episodes {mean}, {:.0} steps/s, {} updates",
+        summary.steps_per_second, summary.updates
+    )
+}

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use impresario_actor::env::registry::Registry;
 use impresario_common::config::{RunConfig, RunFlags};
-use impresario_common::telemetry::LogFormat;
+use impresario_common::telemetry::LogFlags;
 use impresario_common::{process, signals};
 use impresario_learner::report::Summary;
 use impresario_learner::{LearnerOptions, command};
@@ -32,9 +32,8 @@ pub(crate) struct TrainCommand {
     #[command(flatten)]
     run: RunFlags,
 
-    /// Form of the log lines
-    #[arg(long, value_name = "FORMAT", default_value = "pretty")]
-    log_format: LogFormat,
+    #[command(flatten)]
+    log: LogFlags,
 }
 
 impl TrainCommand {
@@ -45,11 +44,11 @@ impl TrainCommand {
         config.learner.wait_for_actors = config.learner.wait_for_actors.max(self.actors as usize);
         Registry::native().spec(&config.environment.id).map_err(|e| process::Usage(e.to_string()))?;
         let has_goal = config.run.until_return.is_a_goal();
-        let options = command::prepare(config, self.run.run_dir.as_deref(), self.log_format)?;
+        let options = command::prepare(config, self.run.run_dir.as_deref(), self.log)?;
         let summary = command::runtime()?.block_on(async {
             let listener = TcpListener::bind("127.0.0.1:0").await.context("cannot bind a loopback port")?;
             let url = format!("http://{}", listener.local_addr()?);
-            train(options, listener, url, self.actors, self.log_format).await
+            train(options, listener, url, self.actors, self.log).await
         })?;
         println!("{}", summary.in_words());
         Ok(command::exit_code(&summary, has_goal))
@@ -61,11 +60,11 @@ async fn train(
     listener: TcpListener,
     url: String,
     actors: u32,
-    log_format: LogFormat,
+    log: LogFlags,
 ) -> anyhow::Result<Summary> {
     let (give_up, given_up) = tokio::sync::oneshot::channel();
     let troupe = tokio::spawn(async move {
-        if let Err(error) = keep_actors(&url, actors, log_format).await {
+        if let Err(error) = keep_actors(&url, actors, log).await {
             // The learner may have ended by itself.
             let _ = give_up.send(error);
         }
@@ -91,11 +90,11 @@ async fn train(
 }
 
 /// Runs `actors` actor processes, starting those anew that fail, until all have left in peace.
-async fn keep_actors(url: &str, actors: u32, log_format: LogFormat) -> anyhow::Result<()> {
+async fn keep_actors(url: &str, actors: u32, log: LogFlags) -> anyhow::Result<()> {
     let mut running = tokio::task::JoinSet::new();
     for number in 0..actors {
         let url = url.to_owned();
-        running.spawn(async move { keep_actor(&url, number, log_format).await });
+        running.spawn(async move { keep_actor(&url, number, log).await });
     }
     while let Some(ended) = running.join_next().await {
         ended.context("an actor's watcher failed")??;
@@ -103,27 +102,29 @@ async fn keep_actors(url: &str, actors: u32, log_format: LogFormat) -> anyhow::R
     Ok(())
 }
 
-async fn keep_actor(url: &str, number: u32, log_format: LogFormat) -> anyhow::Result<()> {
+async fn keep_actor(url: &str, number: u32, log: LogFlags) -> anyhow::Result<()> {
     let mut failed_starts = 0;
     loop {
         let started = Instant::now();
-        let status = start_actor(url, log_format)?.wait().await.context("cannot wait for an actor")?;
+        let status = start_actor(url, log)?.wait().await.context("cannot wait for an actor")?;
         if status.success() {
             return Ok(());
         }
         failed_starts = if started.elapsed() < START_UP { failed_starts + 1 } else { 0 };
         if failed_starts == MAX_FAILED_STARTS {
-            bail!("actor {number} failed {MAX_FAILED_STARTS} times in a row right after its start ({status})");
+            bail!(
+                "actor {number} failed {MAX_FAILED_STARTS} times in a row right after its start ({status})"
+            );
         }
         tracing::warn!(number, "an actor process failed ({status}): starting another");
     }
 }
 
-fn start_actor(url: &str, log_format: LogFormat) -> anyhow::Result<Child> {
+fn start_actor(url: &str, log: LogFlags) -> anyhow::Result<Child> {
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     Command::new(&program)
         .args(["actor", "--learner", url, "--give-up-after", &ORPHAN_SECONDS.to_string()])
-        .args(["--log-format", log_format.as_str()])
+        .args(["--log-format", log.log_format.as_str()])
         // Its comings and goings are in the learner's log.
         .env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "warn".into()))
         .stdin(Stdio::null())

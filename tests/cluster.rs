@@ -14,7 +14,7 @@ fn budget(steps: &str) -> [&str; 4] {
 fn trained(learner: &mut support::Process, steps: u64) {
     learner.wait_for("training", |line| {
         let event: serde_json::Value = serde_json::from_str(line).ok()?;
-        (event["fields"]["steps"].as_u64()? >= steps).then_some(())
+        (event["steps"].as_u64()? >= steps).then_some(())
     });
 }
 
@@ -46,7 +46,8 @@ fn a_hung_actors_grants_go_to_the_others() {
     let folder = tempfile::tempdir().unwrap();
     // In lockstep every update needs every grant; without reissue the run would stand still.
     let lockstep = ["--set", "learner.max_policy_lag=0", "--set", "learner.grant_timeout_seconds=1"];
-    let size = ["--envs-per-actor", "8", "--set", "learner.batch_size=16", "--set", "learner.wait_for_actors=2"];
+    let size =
+        ["--envs-per-actor", "8", "--set", "learner.batch_size=16", "--set", "learner.wait_for_actors=2"];
     let ending = ["--set", "learner.grace_seconds=2"];
     let args = [&budget("100000")[..], &FAST_REPORTS, &lockstep, &size, &ending].concat();
     let (mut learner, url) = start_learner(folder.path(), &args);
@@ -66,7 +67,8 @@ fn a_hung_actors_grants_go_to_the_others() {
 #[test]
 fn sigterm_ends_a_learner_and_its_actors_in_good_order() {
     let folder = tempfile::tempdir().unwrap();
-    let (mut learner, url) = start_learner(folder.path(), &[&budget("1000000000")[..], &FAST_REPORTS].concat());
+    let (mut learner, url) =
+        start_learner(folder.path(), &[&budget("1000000000")[..], &FAST_REPORTS].concat());
     let actors = [start_actor(&url, &[]), start_actor(&url, &[])];
     trained(&mut learner, 20_000);
     learner.signal("TERM");
@@ -103,7 +105,8 @@ fn the_lag_bound_holds_at_every_setting() {
     for bound in ["0", "1", "3"] {
         let folder = tempfile::tempdir().unwrap();
         let setting = format!("learner.max_policy_lag={bound}");
-        let (learner, url) = start_learner(folder.path(), &[&budget("60000")[..], &["--set", &setting]].concat());
+        let (learner, url) =
+            start_learner(folder.path(), &[&budget("60000")[..], &["--set", &setting]].concat());
         let actors = [start_actor(&url, &[]), start_actor(&url, &["--envs", "16", "--workers", "2"])];
         let ended = learner.end();
         assert_eq!(ended.code(), 0, "{}", ended.stderr);

@@ -129,18 +129,23 @@ async fn who_does_not_fit_is_refused_at_the_door() {
     assert!(status.message().contains("Discrete(3)"), "{status}");
 
     let stranger = v1::Identity { run_id: "elsewhere".into(), actor: 0, incarnation: 1 };
-    let status = client.watch_weights(v1::WatchWeightsRequest { identity: Some(stranger) }).await.unwrap_err();
+    let status =
+        client.watch_weights(v1::WatchWeightsRequest { identity: Some(stranger) }).await.unwrap_err();
     assert_eq!((status.code(), refusal(&status)), (Code::NotFound, "REFUSAL_IDENTITY"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn malformed_unrolls_are_refused_without_harm_to_others() {
     let folder = tempfile::tempdir().unwrap();
-    let budget = ["--until-return", "never", "--steps", "200000", "--set", "learner.max_policy_lag=unlimited"];
+    let budget =
+        ["--until-return", "never", "--steps", "200000", "--set", "learner.max_policy_lag=unlimited"];
     let (learner, url) = start_learner(folder.path(), &budget);
     let mut client = connect(&url).await;
     let breaches: [(fn(&mut v1::Unroll), &str); 5] = [
-        (|u| u.rewards.as_mut().unwrap().data = f32::NAN.to_le_bytes().repeat(80).into(), "not a finite number"),
+        (
+            |u| u.rewards.as_mut().unwrap().data = f32::NAN.to_le_bytes().repeat(80).into(),
+            "not a finite number",
+        ),
         (|u| u.actions.as_mut().unwrap().data = 2i32.to_le_bytes().repeat(80).into(), "out of range 0..2"),
         (|u| u.actions.as_mut().unwrap().dtype = v1::ElementType::F32.into(), "element type"),
         (|u| u.observations.as_mut().unwrap().shape[0] = 20, "shape is"),
@@ -154,7 +159,11 @@ async fn malformed_unrolls_are_refused_without_harm_to_others() {
         breach(&mut unroll);
         hand.send(unroll).await;
         let status = within(hand.refused()).await;
-        assert_eq!((status.code(), refusal(&status)), (Code::InvalidArgument, "REFUSAL_MALFORMED"), "{status}");
+        assert_eq!(
+            (status.code(), refusal(&status)),
+            (Code::InvalidArgument, "REFUSAL_MALFORMED"),
+            "{status}"
+        );
         assert!(status.message().contains(expected), "{status}");
     }
     let honest = start_actor(&url, &[]);
@@ -186,7 +195,8 @@ async fn a_message_beyond_the_limit_is_refused_and_the_learner_lives() {
     let mut client = connect(&url).await;
     let mut hand = Hand::join(&mut client).await;
     let mut unroll = hand.unroll(0);
-    unroll.observations.as_mut().unwrap().data = vec![0; impresario_common::wire::MAX_MESSAGE_BYTES + 1].into();
+    unroll.observations.as_mut().unwrap().data =
+        vec![0; impresario_common::wire::MAX_MESSAGE_BYTES + 1].into();
     hand.send(unroll).await;
     within(hand.refused()).await;
     client.describe(v1::DescribeRequest {}).await.unwrap();
@@ -205,7 +215,8 @@ async fn weights_come_in_checked_chunks_and_health_and_reflection_answer() {
     let snapshot = impresario_common::policy::Snapshot::decode(&chunk.data).unwrap();
     assert_eq!(snapshot.version, 0);
 
-    let channel = Channel::from_shared(url).unwrap().timeout(Duration::from_secs(60)).connect().await.unwrap();
+    let channel =
+        Channel::from_shared(url).unwrap().timeout(Duration::from_secs(60)).connect().await.unwrap();
     let mut health = tonic_health::pb::health_client::HealthClient::new(channel.clone());
     let service = "impresario.v1.Learner".to_owned();
     let answer = health.check(tonic_health::pb::HealthCheckRequest { service }).await.unwrap();

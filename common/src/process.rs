@@ -5,6 +5,18 @@ use std::process::ExitCode;
 /// Exit code for wrong usage or configuration (`EX_USAGE` of sysexits).
 pub const EXIT_USAGE: u8 = 64;
 
+/// The command line as `P` describes it; or what to exit with, when help was asked for or the line is wrong.
+///
+/// # Errors
+/// If there is nothing to run.
+pub fn parse<P: clap::Parser>() -> Result<P, ExitCode> {
+    P::try_parse().map_err(|message| {
+        // A closed terminal is no reason to end with another code.
+        let _ = message.print();
+        if message.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS }
+    })
+}
+
 /// A mistake of the user's on the command line, told in full.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]

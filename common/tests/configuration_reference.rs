@@ -48,7 +48,8 @@ fn structure(name: &str) -> (String, Vec<Field>) {
 
 fn section(page: &mut String, title: &str, structure_name: &str, defaults: &toml::Value) {
     let (comment, fields) = structure(structure_name);
-    writeln!(page, "\n## `[{title}]`\n\n{comment}\n\n| key | default | meaning |\n| --- | --- | --- |").unwrap();
+    writeln!(page, "\n## `[{title}]`\n\n{comment}\n\n| key | default | meaning |\n| --- | --- | --- |")
+        .unwrap();
     for field in fields {
         let default = &defaults[field.name.as_str()];
         writeln!(page, "| `{}` | `{default}` | {} |", field.name, field.comment.replace('|', "\\|")).unwrap();

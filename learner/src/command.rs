@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use impresario_common::config::{RunConfig, RunFlags};
-use impresario_common::telemetry::{self, LogFormat};
+use impresario_common::telemetry::{self, LogFlags, LogFormat};
 use impresario_common::{kernels, process, signals};
 use tokio::net::TcpListener;
 
@@ -24,9 +24,8 @@ pub struct LearnerCommand {
     #[command(flatten)]
     run: RunFlags,
 
-    /// Form of the log lines
-    #[arg(long, value_name = "FORMAT", default_value = "pretty")]
-    log_format: LogFormat,
+    #[command(flatten)]
+    log: LogFlags,
 }
 
 impl LearnerCommand {
@@ -37,7 +36,7 @@ impl LearnerCommand {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let config = RunConfig::from_flags(&self.run)?;
         let has_goal = config.run.until_return.is_a_goal();
-        let options = prepare(config, self.run.run_dir.as_deref(), self.log_format)?;
+        let options = prepare(config, self.run.run_dir.as_deref(), self.log)?;
         let runtime = runtime()?;
         let summary = runtime.block_on(async {
             let listener = TcpListener::bind(self.listen)
@@ -69,17 +68,16 @@ pub fn exit_code(summary: &Summary, has_goal: bool) -> ExitCode {
 ///
 /// # Errors
 /// If the run directory cannot be used or logs cannot be set up.
-pub fn prepare(
-    config: RunConfig,
-    run_dir: Option<&Path>,
-    log_format: LogFormat,
-) -> anyhow::Result<LearnerOptions> {
+pub fn prepare(config: RunConfig, run_dir: Option<&Path>, log: LogFlags) -> anyhow::Result<LearnerOptions> {
     let threads = config.learner.threads_in_force();
     process::limit_threads(threads);
     kernels::set_threads(threads);
     let run_dir = RunDir::create(run_dir, &config).map_err(|e| process::Usage(e.to_string()))?;
-    let progress = Progress::on_terminal(&config, log_format);
-    telemetry::init(log_format, progress.as_ref().map(Progress::writer))?;
+    let progress = if log.log_format == LogFormat::Pretty { Progress::on_terminal() } else { None };
+    match &progress {
+        Some(progress) => telemetry::init_with_writer(log, progress.writer())?,
+        None => telemetry::init(log)?,
+    }
     Ok(LearnerOptions { config, run_dir, progress })
 }
 

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use impresario_common::process;
 use impresario_learner::LearnerCommand;
 
 #[global_allocator]
@@ -17,5 +18,8 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
-    impresario_common::process::exit(Cli::parse().command.run())
+    match process::parse::<Cli>() {
+        Ok(cli) => process::exit(cli.command.run()),
+        Err(code) => code,
+    }
 }

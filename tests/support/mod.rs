@@ -1,5 +1,5 @@
 //! Starts the real binary and watches it: every wait has a deadline, and whatever a test starts ends with it.
-#![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -126,7 +126,7 @@ pub fn start_learner(run_dir: &Path, args: &[&str]) -> (Process, String) {
     let mut learner = start(&[&fixed, args].concat());
     let address = learner.wait_for("the learner's address", |line| {
         let event: Value = serde_json::from_str(line).ok()?;
-        Some(event["fields"]["address"].as_str()?.to_owned())
+        Some(event["address"].as_str()?.to_owned())
     });
     (learner, format!("http://{address}"))
 }

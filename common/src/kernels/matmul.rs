@@ -222,8 +222,8 @@ impl Columns {
     #[inline(always)]
     unsafe fn product<S: Simd>(self, right: *const f32, right_row: usize, readable: usize) {
         macro_rules! rows {
-            ($vectors:literal) => {{
-                let mut row = 0;
+            ($vectors:literal, from $first:expr) => {{
+                let mut row = $first;
                 while row < self.m {
                     // SAFETY: the caller vouches for the panel; `row` and the rows after it are below `m`.
                     unsafe {
@@ -241,10 +241,19 @@ impl Columns {
             }};
         }
         match self.width.div_ceil(S::LANES) {
-            1 => rows!(1),
-            2 => rows!(2),
-            3 if S::TILE_VECTORS > 2 => rows!(3),
-            _ if S::TILE_VECTORS > 3 => rows!(4),
+            1 => {
+                // Six sums would wait for each other: a narrow tile is twice as high.
+                let mut row = 0;
+                while self.m - row >= 2 * TILE_ROWS {
+                    // SAFETY: the caller vouches for the panel; the tile's rows are below `m`.
+                    unsafe { self.tile::<S, { 2 * TILE_ROWS }, 1>(row, right, right_row, readable) }
+                    row += 2 * TILE_ROWS;
+                }
+                rows!(1, from row)
+            }
+            2 => rows!(2, from 0),
+            3 if S::TILE_VECTORS > 2 => rows!(3, from 0),
+            _ if S::TILE_VECTORS > 3 => rows!(4, from 0),
             _ => unreachable!("a panel is at most a tile wide"),
         }
     }

@@ -9,7 +9,7 @@
 //! * [`kernels`]: fused and vectorised arithmetic where candle's own is slow.
 //! * [`wire`]: the gRPC contract in Rust.
 //! * [`random`]: the streams through which all randomness flows from the run's seed.
-//! * [`process`], [`signals`]: what every binary does around its work.
+//! * [`process`], [`signals`], [`telemetry`]: what every binary does around its work.
 
 pub mod config;
 pub mod kernels;
@@ -18,5 +18,6 @@ pub mod process;
 pub mod random;
 pub mod signals;
 pub mod space;
+pub mod telemetry;
 pub mod unroll;
 pub mod wire;

@@ -16,6 +16,9 @@ pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "
 /// Version of the contract; both sides must speak the same.
 pub const PROTOCOL_VERSION: u32 = 1;
 
+/// Largest message that either side accepts, in bytes.
+pub const MAX_MESSAGE_BYTES: usize = 256 << 20;
+
 /// Name of the gRPC metadata entry that names the [`v1::Refusal`] behind a failed call.
 pub const REFUSAL_METADATA: &str = "impresario-refusal";
 
@@ -81,7 +84,9 @@ impl TryFrom<v1::Space> for Space {
     fn try_from(space: v1::Space) -> Result<Self, WireError> {
         match space.kind {
             None => Err(WireError("space is missing".into())),
-            Some(v1::space::Kind::Discrete(0)) => Err(WireError("discrete space without alternatives".into())),
+            Some(v1::space::Kind::Discrete(0)) => {
+                Err(WireError("discrete space without alternatives".into()))
+            }
             Some(v1::space::Kind::Discrete(n)) => Ok(Self::Discrete { n }),
             Some(v1::space::Kind::MultiDiscrete(v1::MultiDiscrete { nvec })) => {
                 if nvec.is_empty() || nvec.contains(&0) {

@@ -4,6 +4,9 @@
 //! wraps it in one function for each instruction set, compiled with that set's target features, and calls the
 //! best one the processor has. Element-wise bodies are plain loops which the compiler vectorises; the matrix
 //! product needs its accumulators in registers and is written with [`Simd`]'s explicit vectors.
+//!
+//! *Invariant*: a body passes no closure to a function that may not be inlined (`LocalKey::with` is one). Such a
+//! closure is compiled without the target features, and every vector instruction in it becomes a call.
 
 /// An instruction set a kernel can be compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -162,6 +162,11 @@ impl Metrics {
     }
 
     /// Names and values.
+    pub fn as_slice(&self) -> &[(&'static str, f32)] {
+        &self.0
+    }
+
+    /// Names and values.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&'static str, f32)> {
         self.0.iter().copied()
     }

@@ -1,0 +1,70 @@
+//! What was produced, what was dropped, and where the workers' time went. Workers write, the uplink reports.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use impresario_common::wire::v1;
+
+/// Environment steps of unrolls that were unfinished when the actor stopped.
+pub const PARTIAL_UNROLL: &str = "partial_unroll";
+
+/// Environment steps of finished unrolls that the learner no longer wanted or was never sent.
+pub const UNSENT: &str = "unsent";
+
+/// Counters of all workers together, since the incarnation began.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Environment steps taken.
+    pub(crate) produced: AtomicU64,
+    /// Environment steps dropped as [`PARTIAL_UNROLL`].
+    pub(crate) partial_unroll: AtomicU64,
+    /// Environment steps dropped as [`UNSENT`].
+    pub(crate) unsent: AtomicU64,
+    /// Nanoseconds spent choosing actions.
+    pub(crate) inference: AtomicU64,
+    /// Nanoseconds spent stepping environments.
+    pub(crate) environment: AtomicU64,
+    /// Nanoseconds spent waiting for grants and weights.
+    pub(crate) waiting_grant: AtomicU64,
+    /// Nanoseconds spent waiting for room in the uplink.
+    pub(crate) waiting_uplink: AtomicU64,
+}
+
+impl Counters {
+    /// Notes one step of each of `copies` environment copies, and what it took.
+    pub(crate) fn stepped(&self, copies: usize, inference: Duration, environment: Duration) {
+        self.produced.fetch_add(copies as u64, Relaxed);
+        self.inference.fetch_add(inference.as_nanos() as u64, Relaxed);
+        self.environment.fetch_add(environment.as_nanos() as u64, Relaxed);
+    }
+
+    /// Environment steps taken so far.
+    pub fn produced_steps(&self) -> u64 {
+        self.produced.load(Relaxed)
+    }
+
+    /// Environment steps that will never be sent, by reason; reasons without any are left out.
+    pub fn dropped_steps(&self) -> BTreeMap<String, u64> {
+        [(PARTIAL_UNROLL, &self.partial_unroll), (UNSENT, &self.unsent)]
+            .into_iter()
+            .map(|(reason, steps)| (reason.to_owned(), steps.load(Relaxed)))
+            .filter(|&(_, steps)| steps > 0)
+            .collect()
+    }
+
+    /// The message for the learner.
+    pub(crate) fn progress(&self) -> v1::Progress {
+        v1::Progress {
+            // Drops before production: a step is counted as produced first, so that drops never exceed it.
+            dropped_steps: self.dropped_steps(),
+            produced_steps: self.produced_steps(),
+            worker_time: Some(v1::WorkerTime {
+                inference: self.inference.load(Relaxed),
+                environment: self.environment.load(Relaxed),
+                waiting_grant: self.waiting_grant.load(Relaxed),
+                waiting_uplink: self.waiting_uplink.load(Relaxed),
+            }),
+        }
+    }
+}

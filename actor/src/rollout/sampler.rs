@@ -1,0 +1,350 @@
+//! [`Sampler`]: one worker's environment copies and the unroll they fill, a step at a time.
+//!
+//! A step: the newest row of observations becomes a tensor, the policy turns it into distribution parameters,
+//! each copy draws an action from its own stream, and the environments write what follows straight into the
+//! next row of the unroll.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Instant;
+
+use candle_core::{Device, Tensor};
+use impresario_common::kernels::{all_finite, with_slice};
+use impresario_common::policy::distribution::{ActionDistribution, ActionMut};
+use impresario_common::policy::{Policy, PolicyError};
+use impresario_common::random::Stream;
+use impresario_common::space::ElementType;
+use impresario_common::unroll::{Array, Unroll, UnrollLayout};
+
+use crate::counters::Counters;
+use crate::env::{
+    Action, EnvironmentError, FinalObservations, ObservationMut, VectorEnvironment, VectorStep,
+};
+
+/// What ends sampling.
+#[derive(Debug, thiserror::Error)]
+pub enum SamplerError {
+    /// The environment failed.
+    #[error(transparent)]
+    Environment(#[from] EnvironmentError),
+    /// The policy failed.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+}
+
+impl From<candle_core::Error> for SamplerError {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Policy(error.into())
+    }
+}
+
+/// How far an unroll got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Filled {
+    /// All steps were taken.
+    Complete,
+    /// The worker was told to stop before the last step.
+    Stopped,
+}
+
+/// How actions follow from the policy's distribution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ActionChoice {
+    /// Drawn from it.
+    Sampled,
+    /// The likeliest, for evaluation; behaviour log-probabilities are left at 0.
+    Greedy,
+}
+
+/// E copies of an environment, stepped together through one unroll after another.
+pub struct Sampler {
+    vector: Box<dyn VectorEnvironment>,
+    distribution: ActionDistribution,
+    choice: ActionChoice,
+    /// One for each copy: its actions depend on nothing else that is random.
+    action_streams: Vec<Stream>,
+    /// The episodes under way, one for each copy.
+    episodes: Vec<Episode>,
+    /// Shape of the tensor of one row of observations, `[E, ...]`.
+    row_shape: Vec<usize>,
+    /// Numbers in one observation.
+    observation_len: usize,
+    /// Copies whose final observation was taken in the present step.
+    cut_copies: Vec<usize>,
+    /// Rows of steps taken in the present unroll.
+    rows: usize,
+    /// Whether episodes have been started.
+    started: bool,
+}
+
+impl std::fmt::Debug for Sampler {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let id = &self.vector.spec().id;
+        f.debug_struct("Sampler").field("environment", id).field("copies", &self.copies()).finish()
+    }
+}
+
+/// An episode so far.
+#[derive(Debug, Clone, Copy, Default)]
+struct Episode {
+    /// Summed in double precision: rewards may be small and episodes long.
+    undiscounted_return: f64,
+    length: u32,
+}
+
+impl Sampler {
+    /// A sampler over the copies of `vector`, with one stream for the actions of each.
+    ///
+    /// # Errors
+    /// If the environment's observations are neither real numbers nor bytes, or there is another number of
+    /// streams than of copies.
+    pub fn new(
+        vector: Box<dyn VectorEnvironment>,
+        distribution: ActionDistribution,
+        layout: &UnrollLayout,
+        action_streams: Vec<Stream>,
+        choice: ActionChoice,
+    ) -> Result<Self, SamplerError> {
+        let copies = vector.copies();
+        let refuse = |message: String| Err(EnvironmentError { id: vector.spec().id.clone(), message }.into());
+        if action_streams.len() != copies {
+            return refuse(format!("{} streams for {copies} copies", action_streams.len()));
+        }
+        if layout.observation.dtype() == ElementType::I32 {
+            let space = &layout.observation;
+            return refuse(format!("observations of {space} are not supported; encode them as a box"));
+        }
+        let mut row_shape = vec![copies];
+        row_shape.extend(layout.observation.shape());
+        Ok(Self {
+            episodes: vec![Episode::default(); copies],
+            cut_copies: Vec::with_capacity(copies),
+            observation_len: layout.observation.len(),
+            row_shape,
+            rows: 0,
+            started: false,
+            vector,
+            distribution,
+            choice,
+            action_streams,
+        })
+    }
+
+    /// E: the copies stepped together.
+    pub fn copies(&self) -> usize {
+        self.episodes.len()
+    }
+
+    /// Environment steps taken in the unroll that [`fill`](Self::fill) worked on last.
+    pub fn steps_into_unroll(&self) -> u64 {
+        (self.rows * self.copies()) as u64
+    }
+
+    /// Takes `unroll.length` steps in each copy with `policy`, going on where the unroll before ended.
+    /// `unroll` is the one filled before (its last observations are where this one starts), or a new one for
+    /// the first call; its grant and version are the caller's to set.
+    ///
+    /// # Errors
+    /// If the policy or the environment fails; the sampler is of no further use.
+    pub fn fill(
+        &mut self,
+        policy: &Policy,
+        unroll: &mut Unroll,
+        counters: &Counters,
+        stop: &AtomicBool,
+    ) -> Result<Filled, SamplerError> {
+        self.rows = 0;
+        self.begin(unroll)?;
+        let mut start = Instant::now();
+        while self.rows < unroll.length {
+            if stop.load(Relaxed) {
+                return Ok(Filled::Stopped);
+            }
+            self.act(policy, unroll)?;
+            let acted = Instant::now();
+            self.step(unroll)?;
+            self.rows += 1;
+            let stepped = Instant::now();
+            counters.stepped(self.copies(), acted - start, stepped - acted);
+            self.finish_episodes(unroll)?;
+            start = stepped;
+        }
+        self.check(unroll)?;
+        Ok(Filled::Complete)
+    }
+
+    /// Puts the first observations in place.
+    fn begin(&mut self, unroll: &mut Unroll) -> Result<(), SamplerError> {
+        let row = self.copies() * self.observation_len;
+        if self.started {
+            let last = unroll.length * row;
+            match &mut unroll.observations {
+                Array::F32(values) => values.copy_within(last..last + row, 0),
+                Array::U8(values) => values.copy_within(last..last + row, 0),
+                Array::I32(_) => unreachable_observations(),
+            }
+        } else {
+            self.vector.reset(part_mut(&mut unroll.observations, 0..row))?;
+            self.started = true;
+        }
+        unroll.final_observations.resize(0);
+        unroll.episode_returns.clear();
+        unroll.episode_lengths.clear();
+        Ok(())
+    }
+
+    /// Draws the actions of the present row.
+    fn act(&mut self, policy: &Policy, unroll: &mut Unroll) -> Result<(), SamplerError> {
+        let (copies, row) = (self.copies(), self.rows);
+        let observed = span(row, copies * self.observation_len);
+        let shape = self.row_shape.as_slice();
+        let observations = match &unroll.observations {
+            Array::F32(values) => Tensor::from_slice(&values[observed], shape, &Device::Cpu)?,
+            Array::U8(values) => Tensor::from_slice(&values[observed], shape, &Device::Cpu)?,
+            Array::I32(_) => unreachable_observations(),
+        };
+        let parameters = policy.distribution(&observations)?;
+        let chosen = span(row, copies * self.distribution.action_len());
+        let actions = match &mut unroll.actions {
+            Array::I32(values) => ActionMut::Discrete(&mut values[chosen]),
+            Array::F32(values) => ActionMut::Continuous(&mut values[chosen]),
+            Array::U8(_) => unreachable_actions(),
+        };
+        let log_probs = &mut unroll.behaviour_log_probs[span(row, copies)];
+        with_slice(&parameters, |parameters: &[f32]| match self.choice {
+            ActionChoice::Sampled => {
+                self.distribution.sample_batch(parameters, &mut self.action_streams, actions, log_probs);
+            }
+            ActionChoice::Greedy => self.distribution.mode_batch(parameters, actions),
+        })?;
+        Ok(())
+    }
+
+    /// Steps the environments with the actions of the present row.
+    fn step(&mut self, unroll: &mut Unroll) -> Result<(), SamplerError> {
+        let (copies, row) = (self.copies(), self.rows);
+        let chosen = span(row, copies * self.distribution.action_len());
+        let actions = match &unroll.actions {
+            Array::I32(values) => Action::Discrete(&values[chosen]),
+            Array::F32(values) => Action::Continuous(&values[chosen]),
+            Array::U8(_) => unreachable_actions(),
+        };
+        self.cut_copies.clear();
+        let step = span(row, copies);
+        let mut finals = Finals {
+            observations: &mut unroll.final_observations,
+            observation_len: self.observation_len,
+            copies: &mut self.cut_copies,
+        };
+        let out = VectorStep {
+            observations: part_mut(&mut unroll.observations, span(row + 1, copies * self.observation_len)),
+            rewards: &mut unroll.rewards[step.clone()],
+            terminated: &mut unroll.terminated[step.clone()],
+            truncated: &mut unroll.truncated[step],
+            final_observations: &mut finals,
+        };
+        Ok(self.vector.step(actions, out)?)
+    }
+
+    /// Closes the books of the episodes that ended in the row just taken.
+    fn finish_episodes(&mut self, unroll: &mut Unroll) -> Result<(), SamplerError> {
+        let step = span(self.rows - 1, self.copies());
+        let (rewards, terminated, truncated) =
+            (&unroll.rewards[step.clone()], &unroll.terminated[step.clone()], &unroll.truncated[step]);
+        let mut cut = self.cut_copies.iter();
+        for (copy, episode) in self.episodes.iter_mut().enumerate() {
+            episode.undiscounted_return += f64::from(rewards[copy]);
+            episode.length += 1;
+            if terminated[copy] | truncated[copy] == 0 {
+                continue;
+            }
+            if terminated[copy] == 0 && cut.next() != Some(&copy) {
+                return Err(self.misplaced_final_observations());
+            }
+            unroll.episode_returns.push(episode.undiscounted_return as f32);
+            unroll.episode_lengths.push(episode.length);
+            *episode = Episode::default();
+        }
+        match cut.next() {
+            None => Ok(()),
+            Some(_) => Err(self.misplaced_final_observations()),
+        }
+    }
+
+    fn misplaced_final_observations(&self) -> SamplerError {
+        let copies = &self.cut_copies;
+        self.error(format!(
+            "gave final observations of copies {copies:?}; it must give that of each copy whose episode was \
+             truncated and did not terminate, in order"
+        ))
+    }
+
+    /// Finds numbers that are not finite while it is still known whose fault they are.
+    fn check(&self, unroll: &Unroll) -> Result<(), SamplerError> {
+        let copies = self.copies();
+        if !all_finite(&unroll.behaviour_log_probs) {
+            let version = unroll.policy_version;
+            let message = format!("version {version} gives log-probabilities that are not finite numbers");
+            return Err(PolicyError::Weights(message).into());
+        }
+        if let Some(at) = first_not_finite(&unroll.rewards) {
+            let (copy, reward) = (at % copies, unroll.rewards[at]);
+            return Err(self.error(format!("copy {copy} gave the reward {reward}, not a finite number")));
+        }
+        for array in [&unroll.observations, &unroll.final_observations] {
+            if let Array::F32(values) = array
+                && let Some(at) = first_not_finite(values)
+            {
+                let value = values[at];
+                return Err(self.error(format!("an observation holds {value}, not a finite number")));
+            }
+        }
+        Ok(())
+    }
+
+    fn error(&self, message: String) -> SamplerError {
+        EnvironmentError { id: self.vector.spec().id.clone(), message }.into()
+    }
+}
+
+/// Takes final observations in where the unroll holds them, and notes whose they are.
+#[derive(Debug)]
+struct Finals<'a> {
+    observations: &'a mut Array,
+    observation_len: usize,
+    copies: &'a mut Vec<usize>,
+}
+
+impl FinalObservations for Finals<'_> {
+    fn slot(&mut self, copy: usize) -> ObservationMut<'_> {
+        self.copies.push(copy);
+        let start = self.observations.len();
+        self.observations.resize(start + self.observation_len);
+        part_mut(self.observations, start..start + self.observation_len)
+    }
+}
+
+/// The numbers of row `row` where rows have `len` numbers.
+fn span(row: usize, len: usize) -> Range<usize> {
+    row * len..(row + 1) * len
+}
+
+fn part_mut(array: &mut Array, range: Range<usize>) -> ObservationMut<'_> {
+    match array {
+        Array::F32(values) => ObservationMut::F32(&mut values[range]),
+        Array::U8(values) => ObservationMut::U8(&mut values[range]),
+        Array::I32(_) => unreachable_observations(),
+    }
+}
+
+fn first_not_finite(values: &[f32]) -> Option<usize> {
+    if all_finite(values) { None } else { values.iter().position(|value| !value.is_finite()) }
+}
+
+fn unreachable_observations() -> ! {
+    unreachable!("a sampler is not made for observations of integers")
+}
+
+fn unreachable_actions() -> ! {
+    unreachable!("an action space is discrete or of real numbers")
+}

@@ -1,0 +1,242 @@
+//! A learner's life: serve, train, report, and end in good order.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+
+use impresario_common::config::RunConfig;
+use impresario_common::space::EnvironmentSpec;
+use impresario_common::wire::v1::learner_server::LearnerServer;
+use impresario_common::wire::{FILE_DESCRIPTOR_SET, MAX_MESSAGE_BYTES};
+
+use crate::algorithm::TrainError;
+use crate::broadcast::Broadcast;
+use crate::checkpoint::CheckpointWriter;
+use crate::intake::Intake;
+use crate::report::{Recorder, Reporter, RunDir, Summary, SystemView, Totals};
+use crate::roster::Roster;
+use crate::service::LearnerService;
+use crate::session::{Ending, Session};
+use crate::trainer::Trainer;
+
+/// How often either side of a connection asks whether the other is still there, and how long it waits for the
+/// answer.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+
+/// Bytes of one stream that may be on their way before the receiver has taken them.
+const STREAM_WINDOW: u32 = 4 << 20;
+
+/// The same for all streams of a connection.
+const CONNECTION_WINDOW: u32 = 8 << 20;
+
+/// How long open streams may take to end when everything is said.
+const STREAMS_END: Duration = Duration::from_secs(1);
+
+/// A learner that cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum LearnerError {
+    /// Training failed.
+    #[error(transparent)]
+    Train(#[from] TrainError),
+    /// The service failed.
+    #[error("the gRPC service failed: {0}")]
+    Service(#[from] tonic::transport::Error),
+    /// A file cannot be written.
+    #[error(transparent)]
+    Report(#[from] crate::report::ReportError),
+    /// Something else broke.
+    #[error("{0}")]
+    Internal(String),
+}
+
+/// What a learner needs to know.
+#[derive(Debug)]
+pub struct LearnerOptions {
+    /// The run.
+    pub config: RunConfig,
+    /// Where it leaves its files.
+    pub run_dir: RunDir,
+    /// Shows progress on a terminal.
+    pub progress: Option<crate::report::Progress>,
+}
+
+/// Serves on `listener` and trains until the run is over or `shutdown` completes.
+///
+/// # Errors
+/// If training or a file fails for good. What was trained until then is in the last checkpoint.
+pub async fn run(
+    options: LearnerOptions,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()>,
+) -> Result<Summary, LearnerError> {
+    let internal =
+        |what: &str, error: &dyn std::fmt::Display| LearnerError::Internal(format!("{what}: {error}"));
+    let LearnerOptions { config, run_dir, progress } = options;
+    let address = listener.local_addr().map_err(|e| internal("no address to listen on", &e))?;
+    let intake = Arc::new(Intake::new(&config, 0));
+    let roster = Roster::new(new_run_id(), &config, intake.clone());
+    let roster = Arc::new(roster.map_err(|e| internal("the configuration has no form in JSON", &e))?);
+    let broadcast = Arc::new(Broadcast::default());
+    let recorder = Arc::new(Recorder::new(Totals::default()));
+    let service = LearnerService::new(roster.clone(), intake.clone(), broadcast.clone());
+    let (stop_serving, stopped) = oneshot::channel();
+    let server = tokio::spawn(serve(service, listener, stopped));
+    announce(&config, &run_dir, address);
+
+    let reporter = Reporter::new(&config, &run_dir, recorder.clone(), progress)?;
+    let view = || system_view(&config, &intake, &roster, &broadcast);
+    let mut ticks = tokio::time::interval(Duration::from_secs_f64(config.report.interval_seconds));
+    ticks.tick().await;
+
+    let mut environment = roster.environment();
+    let mut training: Option<Training> = None;
+    tokio::pin!(shutdown);
+    let ended = loop {
+        tokio::select! {
+            () = &mut shutdown => break None,
+            _ = ticks.tick() => reporter.tick(view()),
+            known = environment.wait_for(Option::is_some), if training.is_none() => {
+                let spec = known.ok().and_then(|known| known.clone());
+                let spec = spec.ok_or_else(|| internal("roster", &"gone"))?;
+                training = Some(start(&config, &run_dir, &spec, &intake, &broadcast, &recorder)?);
+            }
+            ended = ending(&mut training), if training.is_some() => break Some(ended),
+        }
+    };
+    // Stops the trainer if it still works, and tells every actor that the run is over.
+    intake.finish();
+    let grace = Duration::from_secs_f64(config.learner.grace_seconds);
+    let ended = match (ended, training) {
+        (Some(ended), _) => ended,
+        (None, None) => Ok(Ending::Stopped),
+        (None, mut training) => ending(&mut training).await,
+    };
+    if tokio::time::timeout(grace, intake.departed()).await.is_err() {
+        tracing::warn!(?grace, "some actors did not say goodbye in time; what they held counts as lost");
+    }
+    let last_view = view();
+    let accounting = intake.close_books();
+    // Ends the weight streams; what remains open after a moment is cut.
+    drop((stop_serving, broadcast));
+    match tokio::time::timeout(STREAMS_END, server).await {
+        Ok(Ok(served)) => served?,
+        Ok(Err(panic)) => return Err(internal("the service", &panic)),
+        Err(_) => {}
+    }
+    let stopped_by = ended.as_ref().map_or("error", |ending| ending.as_str());
+    let summary = reporter.finish(last_view, accounting, stopped_by)?;
+    ended?;
+    Ok(summary)
+}
+
+/// The ending that the trainer's thread will tell.
+type Training = oneshot::Receiver<Result<Ending, TrainError>>;
+
+/// Waits for the trainer's thread.
+async fn ending(training: &mut Option<Training>) -> Result<Ending, LearnerError> {
+    let Some(training) = training else { return Ok(Ending::Stopped) };
+    match training.await {
+        Ok(ended) => Ok(ended?),
+        Err(_) => {
+            Err(LearnerError::Internal("the trainer's thread has panicked; its message is above".into()))
+        }
+    }
+}
+
+/// Starts the trainer's thread; the receiver gets its ending.
+fn start(
+    config: &RunConfig,
+    run_dir: &RunDir,
+    spec: &EnvironmentSpec,
+    intake: &Arc<Intake>,
+    broadcast: &Arc<Broadcast>,
+    recorder: &Arc<Recorder>,
+) -> Result<Training, LearnerError> {
+    recorder.set_threshold(config.run.until_return.threshold(spec.solved_return));
+    let session = Session {
+        config: config.clone(),
+        trainer: Trainer::new(config, spec)?,
+        intake: intake.clone(),
+        broadcast: broadcast.clone(),
+        recorder: recorder.clone(),
+        checkpoints: CheckpointWriter::start(run_dir.path(), config.report.checkpoints_kept)
+            .map_err(|e| LearnerError::Internal(format!("cannot start the checkpoint writer: {e}")))?,
+        env_steps: 0,
+    };
+    let (tell, ended) = oneshot::channel();
+    std::thread::Builder::new()
+        .name("trainer".into())
+        .spawn(move || {
+            // Nobody listens any more if the learner itself is gone.
+            let _ = tell.send(session.run());
+        })
+        .map_err(|e| LearnerError::Internal(format!("cannot start the trainer's thread: {e}")))?;
+    Ok(ended)
+}
+
+async fn serve(
+    service: LearnerService,
+    listener: TcpListener,
+    stopped: oneshot::Receiver<()>,
+) -> Result<(), tonic::transport::Error> {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<LearnerServer<LearnerService>>().await;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .expect("the compiled-in descriptors are valid");
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(KEEPALIVE));
+    Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE))
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .add_service(health_service)
+        .add_service(reflection)
+        .add_service(LearnerServer::new(service).max_decoding_message_size(MAX_MESSAGE_BYTES))
+        .serve_with_incoming_shutdown(incoming, async {
+            // A dropped sender means the same.
+            let _ = stopped.await;
+        })
+        .await
+}
+
+fn system_view(config: &RunConfig, intake: &Intake, roster: &Roster, broadcast: &Broadcast) -> SystemView {
+    let view = intake.view();
+    SystemView {
+        accounting: view.accounting,
+        queue_unrolls: view.queue_unrolls as u64,
+        queue_bytes: view.queue_bytes,
+        queue_capacity_bytes: config.learner.queue_bytes,
+        actors_connected: view.actors_connected as u64,
+        actors_joined: roster.joined(),
+        workers: view.workers as u64,
+        worker_time: view.worker_time,
+        weights_bytes_sent: broadcast.bytes_sent(),
+        unroll_bytes_received: view.bytes_admitted,
+    }
+}
+
+fn announce(config: &RunConfig, run_dir: &RunDir, address: SocketAddr) {
+    tracing::info!(
+        environment = config.environment.id,
+        algorithm = config.algorithm.name(),
+        seed = config.run.seed,
+        %address,
+        run_dir = %run_dir.path().display(),
+        "learner listens on {address}: start actors with `actor --learner http://{address}`",
+    );
+}
+
+/// A name that no other run of any learner has.
+fn new_run_id() -> String {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    format!("{:x}-{:x}", since_epoch.as_nanos(), std::process::id())
+}

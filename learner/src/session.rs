@@ -1,0 +1,132 @@
+//! The trainer's thread: batch -> update -> publish, until the run is over.
+//!
+//! No network and no disk here: weights go to the [`Broadcast`], checkpoints and offending batches to a
+//! writer thread, numbers to the [`Recorder`].
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use impresario_common::config::RunConfig;
+
+use crate::algorithm::{Outcome, TrainError};
+use crate::broadcast::Broadcast;
+use crate::checkpoint::CheckpointWriter;
+use crate::intake::{Intake, Work};
+use crate::report::{Recorder, UpdateEvent};
+use crate::trainer::Trainer;
+
+/// Why training ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// The mean return of the last 100 episodes reached the goal.
+    Solved,
+    /// All environment steps of the run are trained on.
+    OutOfSteps,
+    /// The process was asked to stop.
+    Stopped,
+}
+
+impl Ending {
+    /// The name in the summary.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Solved => "solved",
+            Self::OutOfSteps => "steps",
+            Self::Stopped => "shutdown",
+        }
+    }
+}
+
+/// What the trainer's thread works with.
+pub(crate) struct Session {
+    pub(crate) config: RunConfig,
+    pub(crate) trainer: Trainer,
+    pub(crate) intake: Arc<Intake>,
+    pub(crate) broadcast: Arc<Broadcast>,
+    pub(crate) recorder: Arc<Recorder>,
+    pub(crate) checkpoints: CheckpointWriter,
+    /// Environment steps trained on so far.
+    pub(crate) env_steps: u64,
+}
+
+impl Session {
+    /// Trains until the run is over, and hands the last checkpoint over. Afterwards nothing more is admitted.
+    pub(crate) fn run(mut self) -> Result<Ending, TrainError> {
+        let ending = self.train();
+        self.intake.finish();
+        self.recorder.end(Instant::now());
+        // The last good weights, whatever the ending.
+        match self.trainer.checkpoint(self.env_steps) {
+            Ok(checkpoint) => self.checkpoints.submit(checkpoint),
+            Err(error) => tracing::error!("no checkpoint of the last weights: {error}"),
+        }
+        if let Err(error) = self.checkpoints.finish() {
+            tracing::error!("the last checkpoint is not written: {error}");
+        }
+        ending
+    }
+
+    fn train(&mut self) -> Result<Ending, TrainError> {
+        self.broadcast.publish(self.trainer.snapshot()?);
+        let interval = Duration::from_secs_f64(self.config.report.checkpoint_seconds);
+        let mut last_checkpoint = Instant::now();
+        let mut lags = vec![];
+        loop {
+            let waiting = Instant::now();
+            let Some(work) = self.intake.next_batch() else { return Ok(Ending::Stopped) };
+            if let Some(started) = self.intake.started() {
+                self.recorder.begin(started);
+            }
+            let ended = self.update(&work, waiting.elapsed(), &mut lags)?;
+            if ended.is_some() {
+                return Ok(ended.unwrap_or(Ending::Stopped));
+            }
+            if last_checkpoint.elapsed() >= interval {
+                last_checkpoint = Instant::now();
+                self.checkpoints.submit(self.trainer.checkpoint(self.env_steps)?);
+            }
+        }
+    }
+
+    fn update(
+        &mut self,
+        work: &Work,
+        waited: Duration,
+        lags: &mut Vec<u64>,
+    ) -> Result<Option<Ending>, TrainError> {
+        let begun = Instant::now();
+        let acted_on = self.trainer.version();
+        lags.clear();
+        lags.extend(work.batch.policy_versions.iter().map(|acted| acted_on - acted));
+        let result = self.trainer.train(&work.batch, self.env_steps);
+        let skipped = !matches!(&result, Ok(report) if report.outcome == Outcome::Applied);
+        if !skipped {
+            self.env_steps += work.batch.steps() as u64;
+            self.broadcast.publish(self.trainer.snapshot()?);
+        }
+        self.intake.trained(skipped, self.trainer.version());
+        let report = result?;
+        if let Outcome::Skipped { reason } = report.outcome {
+            tracing::warn!(version = acted_on, "skipped an update: {reason}");
+            self.checkpoints.submit_skipped(acted_on, work.batch.clone());
+        }
+        self.recorder.update(&UpdateEvent {
+            version: self.trainer.version(),
+            steps: work.batch.steps() as u64,
+            lags,
+            steps_per_column: work.batch.length as u64,
+            episodes: &work.episodes,
+            metrics: report.metrics.as_slice(),
+            skipped,
+            waited,
+            worked: begun.elapsed(),
+        });
+        Ok(if self.recorder.solved_at().is_some() {
+            Some(Ending::Solved)
+        } else if self.env_steps >= self.config.run.steps {
+            Some(Ending::OutOfSteps)
+        } else {
+            None
+        })
+    }
+}

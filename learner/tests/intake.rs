@@ -1,0 +1,230 @@
+//! The intake's promises: exact books, no double counting, bounded memory, a lag bound that holds.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use impresario_common::config::{PolicyLagBound, RunConfig};
+use impresario_common::space::Space;
+use impresario_common::unroll::{Unroll, UnrollLayout};
+use impresario_common::wire::v1::Progress;
+use impresario_learner::accounting::Accounting;
+use impresario_learner::intake::{ActorKey, AdmissionError, Intake};
+use proptest::prelude::*;
+
+const T: usize = 4;
+
+fn layout() -> UnrollLayout {
+    UnrollLayout { length: T, observation: Space::boxed(&[-1.0], &[1.0]), action: Space::Discrete { n: 2 } }
+}
+
+fn config(max_policy_lag: Option<u64>, batch_size: usize) -> RunConfig {
+    let mut config = RunConfig::default();
+    config.learner.max_policy_lag = PolicyLagBound(max_policy_lag);
+    config.learner.batch_size = batch_size;
+    config
+}
+
+fn unroll(columns: usize, version: u64, grant: u64) -> Unroll {
+    let mut unroll = Unroll::zeros(&layout(), columns);
+    unroll.policy_version = version;
+    unroll.grant = grant;
+    unroll
+}
+
+fn progress(produced: u64, dropped: u64) -> Progress {
+    let dropped_steps =
+        if dropped > 0 { [("unsent".to_owned(), dropped)].into() } else { Default::default() };
+    Progress { produced_steps: produced, dropped_steps, worker_time: None }
+}
+
+fn key(actor: u32) -> ActorKey {
+    ActorKey { actor, incarnation: 1 }
+}
+
+fn balanced(books: &Accounting) -> bool {
+    books.produced == books.trained + books.dropped.values().sum::<u64>() + books.in_flight
+}
+
+#[tokio::test]
+async fn an_unroll_sent_again_is_acknowledged_and_counted_once() {
+    let intake = Intake::new(&config(None, 8), 0);
+    intake.join(key(0), 1, 2, &layout());
+    for _ in 0..3 {
+        intake.admit(key(0), 0, progress(8, 0), unroll(2, 0, 0)).await.unwrap();
+    }
+    assert_eq!(intake.mail(key(0)).unwrap().acknowledged, 1);
+    let view = intake.view();
+    assert_eq!((view.queue_unrolls, view.accounting.in_flight, view.accounting.produced), (1, 8, 8));
+    let gap = intake.admit(key(0), 2, progress(24, 0), unroll(2, 0, 0)).await;
+    assert_eq!(gap, Err(AdmissionError::Malformed("sequence: 2, expected 1".into())));
+}
+
+#[tokio::test]
+async fn a_full_queue_holds_admission_back_until_there_is_room() {
+    let mut config = config(None, 2);
+    config.learner.queue_bytes = 2 * unroll(2, 0, 0).bytes() as u64;
+    let intake = Arc::new(Intake::new(&config, 0));
+    intake.join(key(0), 1, 2, &layout());
+    for sequence in 0..2 {
+        intake.admit(key(0), sequence, progress(8 * (sequence + 1), 0), unroll(2, 0, 0)).await.unwrap();
+    }
+    let third = tokio::spawn({
+        let intake = intake.clone();
+        async move { intake.admit(key(0), 2, progress(24, 0), unroll(2, 0, 0)).await }
+    });
+    for _ in 0..50 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!third.is_finished(), "the queue is full");
+    assert!(intake.view().queue_bytes <= config.learner.queue_bytes);
+    let work = intake.next_batch().unwrap();
+    assert_eq!(work.batch.steps(), 8);
+    tokio::time::timeout(Duration::from_secs(30), third).await.unwrap().unwrap().unwrap();
+    assert_eq!(intake.view().queue_unrolls, 2);
+}
+
+#[tokio::test]
+async fn what_a_lost_actor_had_reported_is_counted_as_lost() {
+    let intake = Intake::new(&config(None, 4), 0);
+    intake.join(key(0), 1, 2, &layout());
+    intake.admit(key(0), 0, progress(8, 0), unroll(2, 0, 0)).await.unwrap();
+    intake.progress(key(0), progress(13, 0)).unwrap();
+    // The same place, a new life: the old one cannot come back.
+    let reborn = ActorKey { actor: 0, incarnation: 2 };
+    intake.join(reborn, 1, 2, &layout());
+    assert!(matches!(intake.mail(key(0)), Err(AdmissionError::Unknown(0, 1))));
+    let books = intake.view().accounting;
+    assert_eq!((books.produced, books.dropped["actor_lost"], books.in_flight), (13, 5, 8));
+    assert!(balanced(&books));
+}
+
+#[tokio::test]
+async fn lockstep_batches_do_not_depend_on_the_order_of_arrival() {
+    let mut actions = vec![];
+    for order in [[0u32, 1, 2], [2, 0, 1]] {
+        let mut config = config(Some(0), 6);
+        config.learner.wait_for_actors = 3;
+        let intake = Intake::new(&config, 0);
+        for actor in 0..3 {
+            intake.join(key(actor), 1, 2, &layout());
+        }
+        for actor in order {
+            let mut unroll = unroll(2, 0, 0);
+            unroll.rewards.fill(actor as f32);
+            intake.admit(key(actor), 0, progress(8, 0), unroll).await.unwrap();
+        }
+        actions.push(intake.next_batch().unwrap().batch.rewards);
+    }
+    assert_eq!(actions[0][..6], [0.0, 0.0, 1.0, 1.0, 2.0, 2.0]);
+    assert_eq!(actions[0], actions[1]);
+}
+
+#[tokio::test]
+async fn a_skipped_update_is_in_the_books_and_frees_its_grants() {
+    let intake = Intake::new(&config(Some(0), 2), 0);
+    intake.join(key(0), 1, 2, &layout());
+    assert_eq!(intake.mail(key(0)).unwrap().grants.len(), 1);
+    intake.admit(key(0), 0, progress(8, 0), unroll(2, 0, 0)).await.unwrap();
+    intake.next_batch().unwrap();
+    assert!(intake.mail(key(0)).unwrap().grants.is_empty());
+    intake.trained(true, 0);
+    assert_eq!(intake.mail(key(0)).unwrap().grants[0].min_version, 0);
+    let books = intake.view().accounting;
+    assert_eq!((books.trained, books.dropped["update_skipped"]), (0, 8));
+    assert!(balanced(&books));
+}
+
+#[tokio::test]
+async fn counters_that_contradict_the_unrolls_are_refused() {
+    let intake = Intake::new(&config(None, 8), 0);
+    intake.join(key(0), 1, 2, &layout());
+    let short = intake.admit(key(0), 0, progress(7, 0), unroll(2, 0, 0)).await;
+    assert!(matches!(short, Err(AdmissionError::Malformed(m)) if m.contains("steps are not in it")));
+    intake.admit(key(0), 0, progress(20, 0), unroll(2, 0, 0)).await.unwrap();
+    assert!(intake.progress(key(0), progress(19, 0)).is_err(), "counters do not run backwards");
+}
+
+#[derive(Debug, Clone)]
+enum Event {
+    Deliver,
+    Produce(u64),
+    Drop,
+    Lose,
+    Leave,
+    Train,
+}
+
+fn event() -> impl Strategy<Value = (u32, Event)> {
+    let kind = prop_oneof![
+        8 => Just(Event::Deliver),
+        3 => (1u64..20).prop_map(Event::Produce),
+        1 => Just(Event::Drop),
+        1 => Just(Event::Lose),
+        1 => Just(Event::Leave),
+        6 => Just(Event::Train),
+    ];
+    (0u32..3, kind)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    /// Whatever actors do, every step produced is trained, dropped by name, or in flight.
+    #[test]
+    fn the_books_always_balance(events in prop::collection::vec(event(), 1..120)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let intake = Intake::new(&config(None, 3), 0);
+        // Per place in the roster: incarnation, next sequence, produced, dropped.
+        let mut actors = [(1u64, 0u64, 0u64, 0u64); 3];
+        let mut version = 0;
+        for id in 0..3 {
+            intake.join(key(id), 1, 2, &layout());
+        }
+        for (id, event) in events {
+            let (incarnation, sequence, produced, dropped) = &mut actors[id as usize];
+            let key = ActorKey { actor: id, incarnation: *incarnation };
+            match event {
+                Event::Deliver => {
+                    *produced += 8;
+                    let counters = progress(*produced, *dropped);
+                    runtime.block_on(intake.admit(key, *sequence, counters, unroll(2, version, 0))).unwrap();
+                    *sequence += 1;
+                }
+                Event::Produce(steps) => {
+                    *produced += steps;
+                    intake.progress(key, progress(*produced, *dropped)).unwrap();
+                }
+                Event::Drop => {
+                    *produced += 3;
+                    *dropped += 3;
+                    intake.progress(key, progress(*produced, *dropped)).unwrap();
+                }
+                Event::Lose | Event::Leave => {
+                    if matches!(event, Event::Leave) {
+                        intake.goodbye(key, progress(*produced, *dropped)).unwrap();
+                    }
+                    *incarnation += 1;
+                    (*sequence, *produced, *dropped) = (0, 0, 0);
+                    let key = ActorKey { actor: id, incarnation: *incarnation };
+                    intake.join(key, 1, 2, &layout());
+                }
+                Event::Train => {
+                    // The queue holds whole unrolls of 2 columns, but for one that may be half taken.
+                    if intake.view().queue_unrolls >= 3 {
+                        intake.next_batch().unwrap();
+                        prop_assert!(balanced(&intake.view().accounting), "while in training");
+                        version += 1;
+                        intake.trained(false, version);
+                    }
+                }
+            }
+            let books = intake.view().accounting;
+            prop_assert!(balanced(&books), "{books:?}");
+        }
+        intake.finish();
+        let books = intake.close_books();
+        prop_assert!(balanced(&books), "{books:?}");
+        prop_assert_eq!(books.in_flight, 0);
+    }
+}

@@ -24,7 +24,8 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
     let widths: [usize; 5] = std::array::from_fn(width);
     let mut out = std::io::stdout().lock();
     for row in &rows {
-        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        let cells: Vec<String> =
+            row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
         writeln!(out, "{}", cells.join("  ").trim_end()).context("cannot write to standard output")?;
     }
     Ok(ExitCode::SUCCESS)

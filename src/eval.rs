@@ -2,18 +2,20 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, bail};
-use candle_core::{Device, Tensor};
+use impresario_actor::counters::Counters;
 use impresario_actor::env::registry::Registry;
-use impresario_actor::env::{Action, FinalObservations, ObservationMut, VectorEnvironment, VectorStep};
-use impresario_common::kernels;
-use impresario_common::policy::distribution::ActionMut;
+use impresario_actor::rollout::{ActionChoice, Sampler};
 use impresario_common::policy::{Policy, PolicySpec};
-use impresario_common::random::{Purpose, Stream, stream};
-use impresario_common::space::{ElementType, EnvironmentSpec};
-use impresario_common::unroll::Array;
+use impresario_common::process;
+use impresario_common::random::{Purpose, stream};
+use impresario_common::unroll::{Unroll, UnrollLayout};
 use impresario_learner::checkpoint;
+
+/// Steps between two looks at whether the episode is over.
+const UNROLL_LENGTH: usize = 16;
 
 /// Flags of `impresario eval`.
 #[derive(Debug, clap::Args)]
@@ -36,9 +38,9 @@ pub(crate) struct EvalCommand {
 }
 
 impl EvalCommand {
-    /// Plays the episodes, one a copy, and prints a line each and a summary.
+    /// Plays the episodes and prints a line each and a summary.
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
-        impresario_common::process::limit_threads(1);
+        process::limit_threads(1);
         let checkpoint = checkpoint::latest(&self.run_dir.join("checkpoints"))
             .with_context(|| format!("cannot read the checkpoints of {}", self.run_dir.display()))?;
         let Some((path, checkpoint)) = checkpoint else {
@@ -51,12 +53,19 @@ impl EvalCommand {
         let spec = PolicySpec::new(environment, &checkpoint.config.policy)?;
         let policy = Policy::new(&spec, &checkpoint.weights)
             .with_context(|| format!("{} does not fit its own configuration", path.display()))?;
-        let streams = |purpose| (0..self.episodes).map(move |copy| (purpose, copy));
-        let make = |(purpose, copy)| stream(self.seed, purpose, [u32::MAX, 0, copy]);
-        let environments: Vec<Stream> = streams(Purpose::Evaluation).map(make).collect();
-        let mut actions: Vec<Stream> = streams(Purpose::Actions).map(make).collect();
-        let mut vector = Registry::native().make_vector(&environment.id, environments)?;
-        let episodes = play(vector.as_mut(), &policy, &spec, &mut actions, self.greedy)?;
+        let registry = Registry::native();
+        let layout = UnrollLayout::new(UNROLL_LENGTH, environment);
+        let choice = if self.greedy { ActionChoice::Greedy } else { ActionChoice::Sampled };
+        let mut episodes = vec![];
+        for number in 0..self.episodes {
+            let path = [number, 0, 0];
+            let dynamics = vec![stream(self.seed, Purpose::Evaluation, path)];
+            // A path that no actor has: evaluation never repeats the draws of training.
+            let actions = vec![stream(self.seed, Purpose::Actions, [number, u32::MAX, u32::MAX])];
+            let vector = registry.make_vector(&environment.id, dynamics)?;
+            let mut sampler = Sampler::new(vector, spec.distribution().clone(), &layout, actions, choice)?;
+            episodes.push(play(&mut sampler, &policy, &layout)?);
+        }
 
         let mean = |f: &dyn Fn(&Episode) -> f64| episodes.iter().map(f).sum::<f64>() / episodes.len() as f64;
         let mean_return = mean(&|e| e.total);
@@ -78,88 +87,21 @@ impl EvalCommand {
 }
 
 /// What became of one episode.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 struct Episode {
     total: f64,
     steps: u32,
-    over: bool,
 }
 
-/// Takes final observations and forgets them: evaluation bootstraps nothing.
-#[derive(Debug)]
-struct Discard(Array);
-
-impl FinalObservations for Discard {
-    fn slot(&mut self, _copy: usize) -> ObservationMut<'_> {
-        view(&mut self.0)
-    }
-}
-
-fn view(array: &mut Array) -> ObservationMut<'_> {
-    match array {
-        Array::F32(values) => ObservationMut::F32(values),
-        Array::U8(values) => ObservationMut::U8(values),
-        Array::I32(_) => unreachable!("observation buffers are made of floats or bytes"),
-    }
-}
-
-/// Plays the first episode of every copy to its end.
-fn play(
-    vector: &mut dyn VectorEnvironment,
-    policy: &Policy,
-    spec: &PolicySpec,
-    streams: &mut [Stream],
-    greedy: bool,
-) -> anyhow::Result<Vec<Episode>> {
-    let environment: EnvironmentSpec = vector.spec().clone();
-    let copies = vector.copies();
-    let distribution = spec.distribution();
-    let observation = environment.observation.len();
-    let mut observations = Array::zeros(environment.observation.dtype(), copies * observation);
-    let mut discard = Discard(Array::zeros(environment.observation.dtype(), observation));
-    let mut discrete = vec![0i32; copies * environment.action.len()];
-    let mut continuous = vec![0f32; copies * environment.action.len()];
-    let is_discrete = environment.action.dtype() == ElementType::I32;
-    let (mut rewards, mut log_probs) = (vec![0.0; copies], vec![0.0; copies]);
-    let (mut terminated, mut truncated) = (vec![0; copies], vec![0; copies]);
-    let mut episodes = vec![Episode::default(); copies];
-    let mut shape = vec![copies];
-    shape.extend(environment.observation.shape());
-
-    vector.reset(view(&mut observations))?;
-    while episodes.iter().any(|episode| !episode.over) {
-        let input = match &observations {
-            Array::F32(values) => Tensor::from_slice(values, shape.as_slice(), &Device::Cpu)?,
-            Array::U8(values) => Tensor::from_slice(values, shape.as_slice(), &Device::Cpu)?,
-            Array::I32(_) => unreachable!("observation buffers are made of floats or bytes"),
-        };
-        let parameters = policy.distribution(&input)?;
-        let actions = if is_discrete {
-            ActionMut::Discrete(&mut discrete)
-        } else {
-            ActionMut::Continuous(&mut continuous)
-        };
-        kernels::with_slice(&parameters, |parameters| match greedy {
-            true => distribution.mode_batch(parameters, actions),
-            false => distribution.sample_batch(parameters, streams, actions, &mut log_probs),
-        })?;
-        let taken =
-            if is_discrete { Action::Discrete(&discrete) } else { Action::Continuous(&continuous) };
-        vector.step(
-            taken,
-            VectorStep {
-                observations: view(&mut observations),
-                rewards: &mut rewards,
-                terminated: &mut terminated,
-                truncated: &mut truncated,
-                final_observations: &mut discard,
-            },
-        )?;
-        for (copy, episode) in episodes.iter_mut().enumerate().filter(|(_, episode)| !episode.over) {
-            episode.total += f64::from(rewards[copy]);
-            episode.steps += 1;
-            episode.over = terminated[copy] == 1 || truncated[copy] == 1;
+/// Plays one episode in a copy of its own.
+fn play(sampler: &mut Sampler, policy: &Policy, layout: &UnrollLayout) -> anyhow::Result<Episode> {
+    let (counters, stop) = (Counters::default(), AtomicBool::new(false));
+    let mut unroll = Unroll::zeros(layout, sampler.copies());
+    loop {
+        sampler.fill(policy, &mut unroll, &counters, &stop)?;
+        if let (Some(&total), Some(&steps)) = (unroll.episode_returns.first(), unroll.episode_lengths.first())
+        {
+            return Ok(Episode { total: total.into(), steps });
         }
     }
-    Ok(episodes)
 }

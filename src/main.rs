@@ -13,6 +13,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use impresario_actor::ActorCommand;
+use impresario_actor::env::registry::Registry;
+use impresario_common::process;
 use impresario_learner::LearnerCommand;
 
 #[global_allocator]
@@ -41,11 +43,15 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    match Cli::parse().command {
-        Command::Train(command) => impresario_common::process::exit(command.run()),
-        Command::Eval(command) => impresario_common::process::exit(command.run()),
-        Command::Envs => impresario_common::process::exit(envs::run()),
-        Command::Learner(command) => impresario_common::process::exit(command.run()),
-        Command::Actor(command) => impresario_common::process::exit(command.run()),
-    }
+    let cli = match process::parse::<Cli>() {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
+    process::exit(match cli.command {
+        Command::Train(command) => command.run(),
+        Command::Eval(command) => command.run(),
+        Command::Envs => envs::run(),
+        Command::Learner(command) => command.run(),
+        Command::Actor(command) => command.run(Registry::native()),
+    })
 }

@@ -1,19 +1,17 @@
 //! `impresario train`: a learner in this process, actors as processes of their own, loopback gRPC between them.
 
-use std::process::{ExitCode, ExitStatus, Stdio};
+use std::process::{ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use impresario_common::config::{RunConfig, RunFlags, UntilReturn};
-use impresario_common::telemetry::LogFormat;
+use impresario_actor::env::registry::Registry;
+use impresario_common::config::{RunConfig, RunFlags};
+use impresario_common::telemetry::LogFlags;
 use impresario_common::{process, signals};
-use impresario_learner::LearnerOptions;
 use impresario_learner::report::Summary;
+use impresario_learner::{LearnerOptions, command};
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
-
-/// Exit code of a run that ended before its goal was reached.
-const EXIT_NOT_SOLVED: u8 = 3;
 
 /// Seconds that an actor keeps trying when this process has vanished without a word.
 const ORPHAN_SECONDS: u32 = 10;
@@ -34,9 +32,8 @@ pub(crate) struct TrainCommand {
     #[command(flatten)]
     run: RunFlags,
 
-    /// Form of the log lines
-    #[arg(long, value_name = "FORMAT", default_value = "pretty")]
-    log_format: LogFormat,
+    #[command(flatten)]
+    log: LogFlags,
 }
 
 impl TrainCommand {
@@ -45,21 +42,16 @@ impl TrainCommand {
         let mut config = RunConfig::from_flags(&self.run)?;
         // All start together, so that a run does not depend on which process came up first.
         config.learner.wait_for_actors = config.learner.wait_for_actors.max(self.actors as usize);
-        process::limit_threads(config.learner.threads());
-        let has_goal = config.run.until_return != UntilReturn::Never;
-        let options = LearnerOptions::new(config, self.run.run_dir.as_deref(), self.log_format)?;
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-        let summary = runtime.block_on(async {
+        Registry::native().spec(&config.environment.id).map_err(|e| process::Usage(e.to_string()))?;
+        let has_goal = config.run.until_return.is_a_goal();
+        let options = command::prepare(config, self.run.run_dir.as_deref(), self.log)?;
+        let summary = command::runtime()?.block_on(async {
             let listener = TcpListener::bind("127.0.0.1:0").await.context("cannot bind a loopback port")?;
             let url = format!("http://{}", listener.local_addr()?);
-            train(options, listener, url, self.actors, self.log_format).await
+            train(options, listener, url, self.actors, self.log).await
         })?;
-        println!("{}", verdict(&summary));
-        Ok(if summary.solved || summary.interrupted() || !has_goal {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::from(EXIT_NOT_SOLVED)
-        })
+        println!("{}", summary.in_words());
+        Ok(command::exit_code(&summary, has_goal))
     }
 }
 
@@ -68,11 +60,11 @@ async fn train(
     listener: TcpListener,
     url: String,
     actors: u32,
-    log_format: LogFormat,
+    log: LogFlags,
 ) -> anyhow::Result<Summary> {
     let (give_up, given_up) = tokio::sync::oneshot::channel();
     let troupe = tokio::spawn(async move {
-        if let Err(error) = keep_actors(&url, actors, log_format).await {
+        if let Err(error) = keep_actors(&url, actors, log).await {
             // The learner may have ended by itself.
             let _ = give_up.send(error);
         }
@@ -98,11 +90,11 @@ async fn train(
 }
 
 /// Runs `actors` actor processes, starting those anew that fail, until all have left in peace.
-async fn keep_actors(url: &str, actors: u32, log_format: LogFormat) -> anyhow::Result<()> {
+async fn keep_actors(url: &str, actors: u32, log: LogFlags) -> anyhow::Result<()> {
     let mut running = tokio::task::JoinSet::new();
     for number in 0..actors {
         let url = url.to_owned();
-        running.spawn(async move { keep_actor(&url, number, log_format).await });
+        running.spawn(async move { keep_actor(&url, number, log).await });
     }
     while let Some(ended) = running.join_next().await {
         ended.context("an actor's watcher failed")??;
@@ -110,31 +102,29 @@ async fn keep_actors(url: &str, actors: u32, log_format: LogFormat) -> anyhow::R
     Ok(())
 }
 
-async fn keep_actor(url: &str, number: u32, log_format: LogFormat) -> anyhow::Result<()> {
+async fn keep_actor(url: &str, number: u32, log: LogFlags) -> anyhow::Result<()> {
     let mut failed_starts = 0;
     loop {
         let started = Instant::now();
-        let status = start_actor(url, log_format)?.wait().await.context("cannot wait for an actor")?;
+        let status = start_actor(url, log)?.wait().await.context("cannot wait for an actor")?;
         if status.success() {
             return Ok(());
         }
         failed_starts = if started.elapsed() < START_UP { failed_starts + 1 } else { 0 };
         if failed_starts == MAX_FAILED_STARTS {
-            bail!("actor {number} failed {MAX_FAILED_STARTS} times in a row right after its start ({status})");
+            bail!(
+                "actor {number} failed {MAX_FAILED_STARTS} times in a row right after its start ({status})"
+            );
         }
-        tracing::warn!(number, "an actor process failed ({}): starting another", describe(status));
+        tracing::warn!(number, "an actor process failed ({status}): starting another");
     }
 }
 
-fn describe(status: ExitStatus) -> String {
-    status.to_string()
-}
-
-fn start_actor(url: &str, log_format: LogFormat) -> anyhow::Result<Child> {
+fn start_actor(url: &str, log: LogFlags) -> anyhow::Result<Child> {
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     Command::new(&program)
         .args(["actor", "--learner", url, "--give-up-after", &ORPHAN_SECONDS.to_string()])
-        .args(["--log-format", log_format.as_str()])
+        .args(["--log-format", log.log_format.as_str()])
         // Its comings and goings are in the learner's log.
         .env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "warn".into()))
         .stdin(Stdio::null())
@@ -142,17 +132,4 @@ fn start_actor(url: &str, log_format: LogFormat) -> anyhow::Result<Child> {
         .kill_on_drop(true)
         .spawn()
         .with_context(|| format!("cannot start {}", program.display()))
-}
-
-/// The run's outcome in a line.
-fn verdict(summary: &Summary) -> String {
-    let outcome = match (summary.solved_at_step, summary.solved_at_seconds) {
-        (Some(step), Some(seconds)) => format!("solved {} at step {step} after {seconds:.2} s", summary.env),
-        _ => format!("{} not solved within {} steps", summary.env, summary.env_steps),
-    };
-    let mean = summary.mean_return_100.map_or("no 100 episodes yet".into(), |m| format!("{m:.1}"));
-    format!(
-        "{outcome}: mean return of the last 100 episodes {mean}, {:.0} steps/s, {} updates",
-        summary.steps_per_second, summary.updates
-    )
 }

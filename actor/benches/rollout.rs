@@ -7,7 +7,7 @@ use divan::counter::ItemsCount;
 use impresario_actor::counters::Counters;
 use impresario_actor::env::registry::Registry;
 use impresario_actor::env::{Action, FinalObservations, ObservationMut, VectorStep};
-use impresario_actor::rollout::Sampler;
+use impresario_actor::rollout::{ActionChoice, Sampler};
 use impresario_common::config::PolicySection;
 use impresario_common::policy::{Policy, PolicySpec};
 use impresario_common::random::{Purpose, Stream, stream};
@@ -67,7 +67,9 @@ fn unrolls(bencher: Bencher<'_, '_>, environment: &str, copies: usize, encode: b
     let layout = UnrollLayout::new(UNROLL_LENGTH, spec);
     let vector = registry.make_vector(environment, streams(Purpose::Environment, copies)).unwrap();
     let actions = streams(Purpose::Actions, copies);
-    let mut sampler = Sampler::new(vector, policy_spec.distribution().clone(), &layout, actions).unwrap();
+    let mut sampler =
+        Sampler::new(vector, policy_spec.distribution().clone(), &layout, actions, ActionChoice::Sampled)
+            .unwrap();
     let mut unroll = Unroll::zeros(&layout, copies);
     let (counters, stop) = (Counters::default(), AtomicBool::new(false));
     bencher.counter(ItemsCount::new(UNROLL_LENGTH * copies)).bench_local(|| {

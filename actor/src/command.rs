@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use clap::Parser;
 use impresario_common::{process, signals, telemetry};
 
 use crate::env::registry::Registry;
@@ -16,12 +17,29 @@ pub struct ActorCommand {
     log: telemetry::LogFlags,
 }
 
+/// Runs copies of a learner's environment and streams the experience to it.
+#[derive(Debug, Parser)]
+#[command(name = "actor", version)]
+struct Cli {
+    #[command(flatten)]
+    command: ActorCommand,
+}
+
+/// The whole `main` of an actor that knows the environments of `registry`: reads the command line, acts, and says
+/// what to exit with.
+pub fn main_with(registry: Registry) -> ExitCode {
+    match process::parse::<Cli>() {
+        Ok(cli) => process::exit(cli.command.run(registry)),
+        Err(code) => code,
+    }
+}
+
 impl ActorCommand {
-    /// Acts until the run is over, or Ctrl-C or SIGTERM comes. Call it before any thread is started.
+    /// Acts in an environment of `registry` until the run is over, or Ctrl-C or SIGTERM comes. Call it before any thread is started.
     ///
     /// # Errors
     /// If the actor cannot go on.
-    pub fn run(self) -> anyhow::Result<ExitCode> {
+    pub fn run(self, registry: Registry) -> anyhow::Result<ExitCode> {
         // Workers are an actor's parallelism: arithmetic inside one of them stays on its thread.
         process::limit_threads(1);
         telemetry::init(self.log)?;
@@ -31,12 +49,11 @@ impl ActorCommand {
                 std::future::pending::<()>().await;
             }
         };
-        let done = crate::runtime()?.block_on(crate::run(self.actor, Registry::native(), shutdown));
+        let done = crate::runtime()?.block_on(crate::run(self.actor, registry, shutdown));
         let summary = match done {
             Ok(summary) => summary,
             Err(error @ (ActorError::Url { .. } | ActorError::Division { .. })) => {
-                eprintln!("error: {error}");
-                return Ok(ExitCode::from(process::EXIT_USAGE));
+                return Err(process::Usage(error.to_string()).into());
             }
             Err(error) => return Err(error.into()),
         };

@@ -33,7 +33,7 @@ pub mod rollout;
 pub mod session;
 mod uplink;
 
-pub use command::ActorCommand;
+pub use command::{ActorCommand, main_with};
 pub use error::ActorError;
 pub use options::ActorOptions;
 pub use session::{ActorSummary, run, runtime};

@@ -207,12 +207,8 @@ impl Unroll {
             shape
         };
         let observation = &layout.observation;
-        let observations = decode(
-            "observations",
-            message.observations,
-            observation.dtype(),
-            &per_step(observation, t + 1),
-        )?;
+        let observations =
+            decode("observations", message.observations, observation.dtype(), &per_step(observation, t + 1))?;
         let actions =
             decode("actions", message.actions, layout.action.dtype(), &per_step(&layout.action, t))?;
         check_actions(&actions, &layout.action)?;

@@ -84,7 +84,9 @@ impl TryFrom<v1::Space> for Space {
     fn try_from(space: v1::Space) -> Result<Self, WireError> {
         match space.kind {
             None => Err(WireError("space is missing".into())),
-            Some(v1::space::Kind::Discrete(0)) => Err(WireError("discrete space without alternatives".into())),
+            Some(v1::space::Kind::Discrete(0)) => {
+                Err(WireError("discrete space without alternatives".into()))
+            }
             Some(v1::space::Kind::Discrete(n)) => Ok(Self::Discrete { n }),
             Some(v1::space::Kind::MultiDiscrete(v1::MultiDiscrete { nvec })) => {
                 if nvec.is_empty() || nvec.contains(&0) {

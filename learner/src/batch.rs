@@ -85,11 +85,7 @@ impl Batch {
     }
 
     /// Final observations follow in the order of the unrolls, each with the step that it belongs to.
-    fn append_final_observations(
-        &mut self,
-        parts: &[(&Unroll, std::ops::Range<usize>)],
-        observation: usize,
-    ) {
+    fn append_final_observations(&mut self, parts: &[(&Unroll, std::ops::Range<usize>)], observation: usize) {
         let mut first = 0;
         for (unroll, range) in parts {
             let cut = unroll.terminated.iter().zip(&unroll.truncated).enumerate();

@@ -653,9 +653,8 @@ fn assemble(layout: &UnrollLayout, parts: Vec<(Arc<Unroll>, std::ops::Range<usiz
     for (unroll, range) in &parts {
         // An unroll's episodes count once, with its first columns.
         if range.start == 0 {
-            episodes.extend(
-                unroll.episode_returns.iter().copied().zip(unroll.episode_lengths.iter().copied()),
-            );
+            episodes
+                .extend(unroll.episode_returns.iter().copied().zip(unroll.episode_lengths.iter().copied()));
         }
     }
     Work { batch: Batch::assemble(layout, &slices), episodes }

@@ -1,10 +1,37 @@
-//! Impresario's learner.
+//! Impresario's learner: takes in experience, improves the policy, broadcasts every new version.
+//!
+//! # Layout
+//!
+//! In the order of the data's way:
+//!
+//! * [`service`]: the gRPC service, thin; [`roster`]: who may join, and as whom.
+//! * [`intake`]: admission, exact accounting, the byte-bounded queue, batches; [`pacing`]: who may start an unroll
+//!   now, so that the lag bound holds; [`accounting`]: the books.
+//! * [`batch`]: columns of several unrolls side by side.
+//! * [`trainer`]: one update; [`algorithm`]: one file a method; [`returns`]: V-trace and its kin;
+//!   [`optimizer`]: RMSProp and Adam over [`parameters`].
+//! * [`broadcast`]: new weights to every actor.
+//! * [`checkpoint`], [`report`]: files, logs, metrics, the bottleneck's verdict.
+//! * [`run`]: a learner's life; [`session`]: the trainer's thread; [`command`]: flags and exit code.
 
 pub mod accounting;
+pub mod algorithm;
 pub mod batch;
 pub mod broadcast;
+pub mod checkpoint;
+pub mod command;
 pub mod intake;
+pub mod optimizer;
 pub mod pacing;
+pub mod parameters;
+pub mod report;
 pub mod returns;
 pub mod roster;
+pub mod run;
 pub mod service;
+pub mod session;
+pub mod trainer;
+
+pub use command::LearnerCommand;
+pub use run::{LearnerError, LearnerOptions, run};
+pub use session::Ending;

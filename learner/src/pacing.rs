@@ -111,7 +111,8 @@ impl Pacing {
 
     /// Columns that tickets may cover at once.
     fn capacity(&self) -> usize {
-        self.bound.map_or(usize::MAX, |k| usize::try_from(k).unwrap_or(usize::MAX).saturating_add(1))
+        self.bound
+            .map_or(usize::MAX, |k| usize::try_from(k).unwrap_or(usize::MAX).saturating_add(1))
             .saturating_mul(self.batch)
     }
 
@@ -326,14 +327,13 @@ impl Pacing {
         let capacity = self.capacity();
         let mut covered = self.covered();
         loop {
-            let candidate = self
-                .members
-                .iter_mut()
-                .filter(|(_, m)| m.active && covered + m.columns <= capacity)
-                .min_by(|(a_id, a), (b_id, b)| {
-                    // pending / workers, compared without division.
-                    (a.pending * b.workers).cmp(&(b.pending * a.workers)).then(a_id.cmp(b_id))
-                });
+            let candidate =
+                self.members.iter_mut().filter(|(_, m)| m.active && covered + m.columns <= capacity).min_by(
+                    |(a_id, a), (b_id, b)| {
+                        // pending / workers, compared without division.
+                        (a.pending * b.workers).cmp(&(b.pending * a.workers)).then(a_id.cmp(b_id))
+                    },
+                );
             let Some((&actor, member)) = candidate else { break };
             let index = member.next_grant;
             member.next_grant += 1;

@@ -139,7 +139,10 @@ impl Roster {
         let environment = self.check_environment(request.environment)?;
         let (workers, columns) = (request.workers as usize, request.copies_per_worker as usize);
         if workers == 0 || columns == 0 {
-            return Err(Refused::new(Refusal::Shape, "an actor needs at least 1 worker and 1 environment copy"));
+            return Err(Refused::new(
+                Refusal::Shape,
+                "an actor needs at least 1 worker and 1 environment copy",
+            ));
         }
         let layout = UnrollLayout::new(self.config.rollout.unroll_length, &environment);
         self.intake.check_shape(&layout, columns).map_err(|e| Refused::new(Refusal::Shape, e))?;
@@ -216,17 +219,16 @@ impl Roster {
 
     /// An actor has said goodbye.
     pub fn remove(&self, key: ActorKey) {
-        if let Some((actor, member)) = self.members.remove_if(&key.actor, |_, m| m.incarnation == key.incarnation) {
+        if let Some((actor, member)) =
+            self.members.remove_if(&key.actor, |_, m| m.incarnation == key.incarnation)
+        {
             tracing::info!(actor, from = member.description, "actor left");
         }
     }
 
     fn welcome(&self, key: ActorKey, resume_sequence: u64) -> v1::JoinResponse {
-        let identity = v1::Identity {
-            run_id: self.run_id.clone(),
-            actor: key.actor,
-            incarnation: key.incarnation,
-        };
+        let identity =
+            v1::Identity { run_id: self.run_id.clone(), actor: key.actor, incarnation: key.incarnation };
         v1::JoinResponse { run: Some(self.run()), identity: Some(identity), resume_sequence }
     }
 
@@ -236,7 +238,10 @@ impl Roster {
         })
     }
 
-    fn check_environment(&self, environment: Option<v1::EnvironmentSpec>) -> Result<EnvironmentSpec, Refused> {
+    fn check_environment(
+        &self,
+        environment: Option<v1::EnvironmentSpec>,
+    ) -> Result<EnvironmentSpec, Refused> {
         let refuse = |message: String| Refused::new(Refusal::Environment, message);
         let missing = || WireError::field("environment", "missing");
         let environment: EnvironmentSpec = environment
@@ -259,7 +264,8 @@ impl Roster {
                 )));
             }
         } else {
-            PolicySpec::new(&environment, &self.config.policy).map_err(|e| refuse(format!("{wanted}: {e}")))?;
+            PolicySpec::new(&environment, &self.config.policy)
+                .map_err(|e| refuse(format!("{wanted}: {e}")))?;
         }
         Ok(environment)
     }

@@ -75,7 +75,8 @@ pub async fn run(
     listener: TcpListener,
     shutdown: impl Future<Output = ()>,
 ) -> Result<Summary, LearnerError> {
-    let internal = |what: &str, error: &dyn std::fmt::Display| LearnerError::Internal(format!("{what}: {error}"));
+    let internal =
+        |what: &str, error: &dyn std::fmt::Display| LearnerError::Internal(format!("{what}: {error}"));
     let LearnerOptions { config, run_dir, progress } = options;
     let address = listener.local_addr().map_err(|e| internal("no address to listen on", &e))?;
     let intake = Arc::new(Intake::new(&config, 0));
@@ -88,13 +89,13 @@ pub async fn run(
     let server = tokio::spawn(serve(service, listener, stopped));
     announce(&config, &run_dir, address);
 
-    let mut reporter = Reporter::new(&config, &run_dir, recorder.clone(), progress)?;
+    let reporter = Reporter::new(&config, &run_dir, recorder.clone(), progress)?;
     let view = || system_view(&config, &intake, &roster, &broadcast);
     let mut ticks = tokio::time::interval(Duration::from_secs_f64(config.report.interval_seconds));
     ticks.tick().await;
 
     let mut environment = roster.environment();
-    let mut training = None;
+    let mut training: Option<Training> = None;
     tokio::pin!(shutdown);
     let ended = loop {
         tokio::select! {
@@ -105,7 +106,7 @@ pub async fn run(
                 let spec = spec.ok_or_else(|| internal("roster", &"gone"))?;
                 training = Some(start(&config, &run_dir, &spec, &intake, &broadcast, &recorder)?);
             }
-            ended = async { training.as_mut()?.await.ok() }, if training.is_some() => break ended,
+            ended = ending(&mut training), if training.is_some() => break Some(ended),
         }
     };
     // Stops the trainer if it still works, and tells every actor that the run is over.
@@ -114,9 +115,7 @@ pub async fn run(
     let ended = match (ended, training) {
         (Some(ended), _) => ended,
         (None, None) => Ok(Ending::Stopped),
-        (None, Some(training)) => {
-            training.await.unwrap_or_else(|_| Err(TrainError::Checkpoint("the trainer's thread is gone".into())))
-        }
+        (None, mut training) => ending(&mut training).await,
     };
     if tokio::time::timeout(grace, intake.departed()).await.is_err() {
         tracing::warn!(?grace, "some actors did not say goodbye in time; what they held counts as lost");
@@ -136,6 +135,20 @@ pub async fn run(
     Ok(summary)
 }
 
+/// The ending that the trainer's thread will tell.
+type Training = oneshot::Receiver<Result<Ending, TrainError>>;
+
+/// Waits for the trainer's thread.
+async fn ending(training: &mut Option<Training>) -> Result<Ending, LearnerError> {
+    let Some(training) = training else { return Ok(Ending::Stopped) };
+    match training.await {
+        Ok(ended) => Ok(ended?),
+        Err(_) => {
+            Err(LearnerError::Internal("the trainer's thread has panicked; its message is above".into()))
+        }
+    }
+}
+
 /// Starts the trainer's thread; the receiver gets its ending.
 fn start(
     config: &RunConfig,
@@ -144,7 +157,7 @@ fn start(
     intake: &Arc<Intake>,
     broadcast: &Arc<Broadcast>,
     recorder: &Arc<Recorder>,
-) -> Result<oneshot::Receiver<Result<Ending, TrainError>>, LearnerError> {
+) -> Result<Training, LearnerError> {
     recorder.set_threshold(config.run.until_return.threshold(spec.solved_return));
     let session = Session {
         config: config.clone(),
@@ -152,7 +165,8 @@ fn start(
         intake: intake.clone(),
         broadcast: broadcast.clone(),
         recorder: recorder.clone(),
-        checkpoints: CheckpointWriter::start(run_dir, config)?,
+        checkpoints: CheckpointWriter::start(run_dir.path(), config.report.checkpoints_kept)
+            .map_err(|e| LearnerError::Internal(format!("cannot start the checkpoint writer: {e}")))?,
         env_steps: 0,
     };
     let (tell, ended) = oneshot::channel();
@@ -215,6 +229,7 @@ fn announce(config: &RunConfig, run_dir: &RunDir, address: SocketAddr) {
         environment = config.environment.id,
         algorithm = config.algorithm.name(),
         seed = config.run.seed,
+        %address,
         run_dir = %run_dir.path().display(),
         "learner listens on {address}: start actors with `actor --learner http://{address}`",
     );

@@ -143,7 +143,8 @@ impl LearnerService {
 }
 
 fn learner_message(mail: Mail) -> v1::LearnerMessage {
-    let grant = |g: crate::pacing::Grant| v1::Grant { from: g.from, upto: g.upto, min_version: g.min_version };
+    let grant =
+        |g: crate::pacing::Grant| v1::Grant { from: g.from, upto: g.upto, min_version: g.min_version };
     v1::LearnerMessage {
         acknowledged: mail.acknowledged,
         grants: mail.grants.into_iter().map(grant).collect(),

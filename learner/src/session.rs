@@ -60,7 +60,9 @@ impl Session {
             Ok(checkpoint) => self.checkpoints.submit(checkpoint),
             Err(error) => tracing::error!("no checkpoint of the last weights: {error}"),
         }
-        self.checkpoints.finish();
+        if let Err(error) = self.checkpoints.finish() {
+            tracing::error!("the last checkpoint is not written: {error}");
+        }
         ending
     }
 

@@ -33,7 +33,8 @@ fn unroll(columns: usize, version: u64, grant: u64) -> Unroll {
 }
 
 fn progress(produced: u64, dropped: u64) -> Progress {
-    let dropped_steps = if dropped > 0 { [("unsent".to_owned(), dropped)].into() } else { Default::default() };
+    let dropped_steps =
+        if dropped > 0 { [("unsent".to_owned(), dropped)].into() } else { Default::default() };
     Progress { produced_steps: produced, dropped_steps, worker_time: None }
 }
 

@@ -22,7 +22,7 @@ use crate::error::ActorError;
 use crate::options::Division;
 
 pub(crate) use crew::Crew;
-pub use sampler::{Filled, Sampler, SamplerError};
+pub use sampler::{ActionChoice, Filled, Sampler, SamplerError};
 
 /// What the workers are to do.
 pub(crate) struct Plan {
@@ -66,8 +66,14 @@ pub(crate) fn start(plan: &Plan, crew: &Arc<Crew>) -> Result<(), ActorError> {
         let environments = plan.streams.of(Purpose::Environment, worker, copies);
         let vector = plan.registry.make_vector(&plan.environment, environments)?;
         let actions = plan.streams.of(Purpose::Actions, worker, copies);
-        let sampler = Sampler::new(vector, plan.policy.distribution().clone(), &plan.layout, actions)
-            .map_err(|e| ActorError::Worker { worker, message: e.to_string() })?;
+        let sampler = Sampler::new(
+            vector,
+            plan.policy.distribution().clone(),
+            &plan.layout,
+            actions,
+            ActionChoice::Sampled,
+        )
+        .map_err(|e| ActorError::Worker { worker, message: e.to_string() })?;
         let guard = crew.enlist(worker);
         let work = worker::Worker { crew: crew.clone(), worker, sampler, layout: plan.layout.clone() };
         std::thread::Builder::new()

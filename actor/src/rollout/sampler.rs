@@ -47,10 +47,20 @@ pub enum Filled {
     Stopped,
 }
 
+/// How actions follow from the policy's distribution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ActionChoice {
+    /// Drawn from it.
+    Sampled,
+    /// The likeliest, for evaluation; behaviour log-probabilities are left at 0.
+    Greedy,
+}
+
 /// E copies of an environment, stepped together through one unroll after another.
 pub struct Sampler {
     vector: Box<dyn VectorEnvironment>,
     distribution: ActionDistribution,
+    choice: ActionChoice,
     /// One for each copy: its actions depend on nothing else that is random.
     action_streams: Vec<Stream>,
     /// The episodes under way, one for each copy.
@@ -93,6 +103,7 @@ impl Sampler {
         distribution: ActionDistribution,
         layout: &UnrollLayout,
         action_streams: Vec<Stream>,
+        choice: ActionChoice,
     ) -> Result<Self, SamplerError> {
         let copies = vector.copies();
         let refuse = |message: String| Err(EnvironmentError { id: vector.spec().id.clone(), message }.into());
@@ -114,6 +125,7 @@ impl Sampler {
             started: false,
             vector,
             distribution,
+            choice,
             action_streams,
         })
     }
@@ -199,8 +211,11 @@ impl Sampler {
             Array::U8(_) => unreachable_actions(),
         };
         let log_probs = &mut unroll.behaviour_log_probs[span(row, copies)];
-        with_slice(&parameters, |parameters: &[f32]| {
-            self.distribution.sample_batch(parameters, &mut self.action_streams, actions, log_probs);
+        with_slice(&parameters, |parameters: &[f32]| match self.choice {
+            ActionChoice::Sampled => {
+                self.distribution.sample_batch(parameters, &mut self.action_streams, actions, log_probs);
+            }
+            ActionChoice::Greedy => self.distribution.mode_batch(parameters, actions),
         })?;
         Ok(())
     }

@@ -67,9 +67,10 @@ impl RunConfig {
     /// # Errors
     /// As [`Self::from_flags`].
     pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
-        let layer = text
-            .parse()
-            .map_err(|e: toml::de::Error| ConfigError::Syntax { path: "text".into(), message: e.to_string() })?;
+        let layer = text.parse().map_err(|e: toml::de::Error| ConfigError::Syntax {
+            path: "text".into(),
+            message: e.to_string(),
+        })?;
         Self::from_layer(layer)
     }
 
@@ -102,7 +103,8 @@ impl RunConfig {
         let at_least_1 = |key, value: usize| check(key, &value, value > 0, "must be at least 1");
         let not_negative =
             |key, value: f64| check(key, &value, value.is_finite() && value >= 0.0, "must be 0 or more");
-        let positive = |key, value: f64| check(key, &value, value.is_finite() && value > 0.0, "must be above 0");
+        let positive =
+            |key, value: f64| check(key, &value, value.is_finite() && value > 0.0, "must be above 0");
         let fraction =
             |key, value: f64| check(key, &value, (0.0..=1.0).contains(&value), "must lie between 0 and 1");
 
@@ -177,8 +179,8 @@ impl RunConfig {
 
 fn read_file(path: &Path) -> Result<Table, ConfigError> {
     let name = path.display().to_string();
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| ConfigError::Read { path: name.clone(), source })?;
+    let text =
+        std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: name.clone(), source })?;
     text.parse().map_err(|e: toml::de::Error| ConfigError::Syntax { path: name, message: e.to_string() })
 }
 
@@ -186,20 +188,21 @@ fn read_file(path: &Path) -> Result<Table, ConfigError> {
 fn defaults(layer: &Table) -> Result<Table, ConfigError> {
     let mut config = RunConfig::default();
     if let Some(name) = layer.get("algorithm").and_then(|section| section.get("name")) {
-        config.algorithm =
-            name.as_str().and_then(AlgorithmConfig::by_name).ok_or_else(|| {
-                ConfigError::Value(format!(
-                    "algorithm.name is {name}, must be one of: {}",
-                    AlgorithmConfig::NAMES.join(", ")
-                ))
-            })?;
+        config.algorithm = name.as_str().and_then(AlgorithmConfig::by_name).ok_or_else(|| {
+            ConfigError::Value(format!(
+                "algorithm.name is {name}, must be one of: {}",
+                AlgorithmConfig::NAMES.join(", ")
+            ))
+        })?;
     }
     Table::try_from(config).map_err(|e| ConfigError::Value(e.to_string()))
 }
 
 fn set_flags(layer: &mut Table, flags: &RunFlags) -> Result<(), ConfigError> {
     let integer = |key: &str, value: u64| {
-        i64::try_from(value).map(Value::Integer).map_err(|_| ConfigError::Value(format!("{key} {value} is too large")))
+        i64::try_from(value)
+            .map(Value::Integer)
+            .map_err(|_| ConfigError::Value(format!("{key} {value} is too large")))
     };
     let mut put = |key: &str, value: Value| put(layer, key, value);
     if let Some(id) = &flags.env {
@@ -321,8 +324,11 @@ mod tests {
     #[test]
     fn later_layers_win() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), "[run]\nseed = 3\nsteps = 10\n[algorithm]\nname = \"impala\"\ngamma = 0.9\n")
-            .unwrap();
+        std::fs::write(
+            file.path(),
+            "[run]\nseed = 3\nsteps = 10\n[algorithm]\nname = \"impala\"\ngamma = 0.9\n",
+        )
+        .unwrap();
         let config = RunConfig::from_flags(&RunFlags {
             config: Some(file.path().into()),
             seed: Some(4),

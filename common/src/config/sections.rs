@@ -71,6 +71,11 @@ impl UntilReturn {
     #[allow(non_upper_case_globals)]
     pub const Never: Self = Self::Word(UntilReturnWord::Never);
 
+    /// Whether a run may fall short of it.
+    pub fn is_a_goal(self) -> bool {
+        self != Self::Never
+    }
+
     /// The threshold in force for an environment with the given one of its own.
     pub fn threshold(self, solved_return: Option<f64>) -> Option<f64> {
         match self {
@@ -355,6 +360,16 @@ impl Default for LearnerSection {
             reconnect_seconds: 30.0,
             grace_seconds: 10.0,
             max_skipped_updates: 10,
+        }
+    }
+}
+
+impl LearnerSection {
+    /// Threads for the learner's arithmetic: as configured, or one per core.
+    pub fn threads_in_force(&self) -> usize {
+        match self.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            threads => threads,
         }
     }
 }

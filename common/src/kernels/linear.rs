@@ -42,7 +42,7 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor, activation: Activation
             bias.dims()
         )
     };
-    if inputs != columns || outputs != biases {
+    if inputs != columns || outputs != biases || inputs * outputs == 0 {
         candle_core::bail!(
             "linear: input {:?}, weight {:?} and bias {:?} do not fit together",
             x.dims(),
@@ -598,6 +598,18 @@ mod tests {
         assert!(message(&x, &zeros(&[2, 5], DType::F32), &b).contains("do not fit together"));
         assert!(message(&x, &w, &zeros(&[3], DType::F32)).contains("do not fit together"));
         assert!(message(&x, &w, &zeros(&[1, 2], DType::F32)).contains("expected input [N, I]"));
+        let none = (zeros(&[0, 4], DType::F32), zeros(&[0], DType::F32));
+        assert!(message(&x, &none.0, &none.1).contains("do not fit together"));
+    }
+
+    #[test]
+    fn an_empty_batch_is_a_batch() {
+        let zeros = |shape: &[usize]| Var::zeros(shape, DType::F32, &Device::Cpu).unwrap();
+        let (x, w, b) = (zeros(&[0, 4]), zeros(&[2, 4]), zeros(&[2]));
+        let y = linear(&x, &w, &b, Activation::Tanh).unwrap();
+        assert_eq!(y.dims(), [0, 2]);
+        let grads = y.sum_all().unwrap().backward().unwrap();
+        assert_eq!(grads.get(&w).unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap(), 0.0);
     }
 
     #[test]

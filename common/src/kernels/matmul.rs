@@ -135,6 +135,9 @@ fn matmul_body<S: Simd>(
         }
     }
     let panel = S::LANES * S::TILE_VECTORS;
+    let pack = matches!(right, Right::Rows(_)) && n > panel && m > 4 * TILE_ROWS;
+    // Taken out rather than borrowed: the body of a closure would be compiled without the target features.
+    let mut packed = if pack { PANEL.take() } else { Vec::new() };
     let mut depth = 0;
     loop {
         let block = (k - depth).min(DEPTH_BLOCK);
@@ -163,16 +166,16 @@ fn matmul_body<S: Simd>(
                     let width = width.next_multiple_of(S::LANES);
                     columns.product::<S>(data.as_ptr().add(column * k + depth * width), width, width);
                 },
-                Right::Rows(data) if n > panel && m > 4 * TILE_ROWS => PANEL.with_borrow_mut(|packed| {
+                Right::Rows(data) if pack => {
                     let whole = width.next_multiple_of(S::LANES);
-                    packed.clear();
                     packed.resize(block * whole, 0.0);
                     for (to, from) in packed.chunks_exact_mut(whole).zip(data[depth * n..].chunks(n)) {
                         to[..width].copy_from_slice(&from[column..column + width]);
+                        to[width..].fill(0.0);
                     }
                     // SAFETY: as above; the copy has `block` rows of `whole` numbers.
                     unsafe { columns.product::<S>(packed.as_ptr(), whole, whole) }
-                }),
+                }
                 // SAFETY: as above; rows are `n` apart and `width` of their numbers are read.
                 Right::Rows(data) => unsafe {
                     columns.product::<S>(data.as_ptr().add(depth * n + column), n, width);
@@ -183,6 +186,9 @@ fn matmul_body<S: Simd>(
         if depth >= k {
             break;
         }
+    }
+    if pack {
+        PANEL.set(packed);
     }
 }
 

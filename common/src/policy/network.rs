@@ -155,7 +155,8 @@ fn orthogonal(rows: usize, columns: usize, gain: f32, stream: &mut Stream) -> Ve
             basis.push(vector);
         }
     }
-    let at = |row: usize, column: usize| if rows <= columns { basis[row][column] } else { basis[column][row] };
+    let at =
+        |row: usize, column: usize| if rows <= columns { basis[row][column] } else { basis[column][row] };
     (0..rows * columns).map(|i| (at(i / columns, i % columns) * f64::from(gain)) as f32).collect()
 }
 
@@ -317,7 +318,8 @@ mod tests {
                 assert!((value - expected).abs() < 1e-5, "gram[{i}][{j}] = {value}");
             }
         }
-        let values = |seed| spec.initialise(seed).unwrap().0[0].1.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let values =
+            |seed| spec.initialise(seed).unwrap().0[0].1.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         assert_eq!(values(5), values(5));
         assert_ne!(values(5), values(6));
     }

@@ -4,6 +4,8 @@
 //! `s = sum exp(l_j - m)`: `log p_j = l_j - m - ln s` and `H = ln s - sum p_j (l_j - m)`, in which no exponent is
 //! positive and nothing overflows. Where `p_j = 0`, `p_j log p_j` counts as 0.
 
+use std::cell::Cell;
+
 use rand::Rng;
 
 use crate::kernels::{Isa, dispatch, exp_of, ln_of};
@@ -48,46 +50,108 @@ pub(super) fn argmax(logits: &[f32]) -> usize {
     best
 }
 
-/// What normalises the logits of one choice.
+/// Numbers worked on at a time: they stay in the first-level cache between the passes over them.
+const BLOCK: usize = 2048;
+
+/// The softmax of a block of rows, and what it was made from.
+#[derive(Default)]
+struct Softmax {
+    /// `exp(l - m)`, `[rows, P]`.
+    weights: Vec<f32>,
+    /// The largest logit `m` of each choice, `[rows, choices]`; NaN if one is NaN.
+    max: Vec<f32>,
+    /// `s = sum exp(l - m)` of each choice.
+    sum: Vec<f32>,
+    /// `ln s` of each choice.
+    ln_sum: Vec<f32>,
+}
+
+thread_local! {
+    /// Scratch memory, kept for the next call. Taken out rather than borrowed while in use: the body of a
+    /// closure would be compiled without the target features.
+    static SCRATCH: Cell<Softmax> = const {
+        Cell::new(Softmax { weights: Vec::new(), max: Vec::new(), sum: Vec::new(), ln_sum: Vec::new() })
+    };
+}
+
+/// One choice of one row.
 #[derive(Clone, Copy)]
-struct Normaliser {
-    /// The largest logit.
+struct Choice<'a> {
+    logits: &'a [f32],
+    /// `exp(l - m)` of each logit.
+    weights: &'a [f32],
     max: f32,
-    /// `ln sum exp(l - max)`.
+    sum: f32,
     ln_sum: f32,
-    /// `1 / sum exp(l - max)`.
-    inverse_sum: f32,
 }
 
-impl Normaliser {
+impl Softmax {
+    /// Computes the softmax of `params` `[rows, P]`; exponentials and logarithms run over all rows at once.
     #[inline(always)]
-    fn of<S: Isa>(logits: &[f32]) -> Self {
-        let max = largest(logits);
-        let sum: f32 = logits.iter().map(|logit| exp_of::<S>(logit - max)).sum();
-        Self { max, ln_sum: ln_of::<S>(sum), inverse_sum: 1.0 / sum }
+    fn compute<S: Isa>(&mut self, alternatives: &[usize], params: &[f32]) {
+        let rows = params.len() / alternatives.iter().sum::<usize>();
+        self.weights.resize(params.len(), 0.0);
+        self.max.resize(rows * alternatives.len(), 0.0);
+        self.sum.resize(rows * alternatives.len(), 0.0);
+        self.ln_sum.resize(rows * alternatives.len(), 0.0);
+        let mut start = 0;
+        for (at, max) in self.max.iter_mut().enumerate() {
+            let end = start + alternatives[at % alternatives.len()];
+            let logits = &params[start..end];
+            *max = f32::NEG_INFINITY;
+            for logit in logits {
+                *max = if *logit > *max || logit.is_nan() { *logit } else { *max };
+            }
+            for (weight, logit) in self.weights[start..end].iter_mut().zip(logits) {
+                *weight = logit - *max;
+            }
+            start = end;
+        }
+        for weight in &mut self.weights {
+            *weight = exp_of::<S>(*weight);
+        }
+        let mut start = 0;
+        for (at, sum) in self.sum.iter_mut().enumerate() {
+            let end = start + alternatives[at % alternatives.len()];
+            *sum = 0.0;
+            for weight in &self.weights[start..end] {
+                *sum += *weight;
+            }
+            start = end;
+        }
+        for (ln_sum, sum) in self.ln_sum.iter_mut().zip(&self.sum) {
+            *ln_sum = ln_of::<S>(*sum);
+        }
     }
 
+    /// Choice number `at` (counted over rows), whose parameters start at `start` of `params`.
     #[inline(always)]
-    fn log_prob(self, logit: f32) -> f32 {
-        logit - self.max - self.ln_sum
-    }
-
-    #[inline(always)]
-    fn prob<S: Isa>(self, logit: f32) -> f32 {
-        exp_of::<S>(logit - self.max) * self.inverse_sum
-    }
-
-    #[inline(always)]
-    fn entropy<S: Isa>(self, logits: &[f32]) -> f32 {
-        let mean: f32 = logits.iter().map(|l| weighted(self.prob::<S>(*l), l - self.max)).sum();
-        self.ln_sum - mean
+    fn choice<'a>(&'a self, params: &'a [f32], start: usize, count: usize, at: usize) -> Choice<'a> {
+        Choice {
+            logits: &params[start..start + count],
+            weights: &self.weights[start..start + count],
+            max: self.max[at],
+            sum: self.sum[at],
+            ln_sum: self.ln_sum[at],
+        }
     }
 }
 
-/// The largest logit; NaN if one is NaN.
-#[inline(always)]
-fn largest(logits: &[f32]) -> f32 {
-    logits.iter().fold(f32::NEG_INFINITY, |max, l| if *l > max || l.is_nan() { *l } else { max })
+impl Choice<'_> {
+    /// `log p_j`.
+    #[inline(always)]
+    fn log_prob(&self, alternative: usize) -> f32 {
+        self.logits[alternative] - self.max - self.ln_sum
+    }
+
+    #[inline(always)]
+    fn entropy(&self) -> f32 {
+        let mut mean = 0.0;
+        for (weight, logit) in self.weights.iter().zip(self.logits) {
+            mean += weighted(*weight, logit - self.max);
+        }
+        self.ln_sum - mean / self.sum
+    }
 }
 
 /// `p x`, or 0 where `p` is 0 (and `x` may be infinite).
@@ -102,6 +166,12 @@ pub(super) fn uniform(random: &mut Stream) -> f32 {
     (random.next_u32() as f32 + 0.5) * (1.0 / 4_294_967_296.0)
 }
 
+/// Rows of `columns` numbers that make a block.
+#[inline(always)]
+fn block_rows(columns: usize) -> usize {
+    (BLOCK / columns).max(1)
+}
+
 #[inline(always)]
 fn sample_body<S: Isa>(
     alternatives: &[usize],
@@ -110,49 +180,67 @@ fn sample_body<S: Isa>(
     actions: &mut [i32],
     log_probs: &mut [f32],
 ) {
-    let count = alternatives.iter().sum();
-    for (((row, random), actions), log_prob) in params
-        .chunks_exact(count)
-        .zip(streams)
-        .zip(actions.chunks_exact_mut(alternatives.len()))
-        .zip(log_probs)
+    let (columns, choices) = (alternatives.iter().sum::<usize>(), alternatives.len());
+    let block = block_rows(columns);
+    let mut softmax = SCRATCH.take();
+    for (((params, streams), actions), log_probs) in params
+        .chunks(block * columns)
+        .zip(streams.chunks_mut(block))
+        .zip(actions.chunks_mut(block * choices))
+        .zip(log_probs.chunks_mut(block))
     {
-        *log_prob = 0.0;
-        for (logits, action) in choices(alternatives, row).zip(actions) {
-            let normaliser = Normaliser::of::<S>(logits);
-            let sum = 1.0 / normaliser.inverse_sum;
-            let target = uniform(random) * sum;
-            // Rounding may leave the whole sum below the target: then the likeliest alternative it is.
-            let mut chosen = argmax(logits);
-            let mut below = 0.0;
-            for (at, logit) in logits.iter().enumerate() {
-                below += exp_of::<S>(logit - normaliser.max);
-                if below > target {
-                    chosen = at;
-                    break;
+        softmax.compute::<S>(alternatives, params);
+        let (mut start, mut at) = (0, 0);
+        for (random, log_prob) in streams.iter_mut().zip(log_probs) {
+            *log_prob = 0.0;
+            for count in alternatives {
+                let choice = softmax.choice(params, start, *count, at);
+                let target = uniform(random) * choice.sum;
+                // Rounding may leave the whole sum at or below the target: then the likeliest alternative it is.
+                let mut chosen = usize::MAX;
+                let mut below = 0.0;
+                for (alternative, weight) in choice.weights.iter().enumerate() {
+                    below += *weight;
+                    if below > target {
+                        chosen = alternative;
+                        break;
+                    }
                 }
+                if chosen == usize::MAX {
+                    chosen = argmax(choice.logits);
+                }
+                actions[at] = chosen as i32;
+                *log_prob += choice.log_prob(chosen);
+                start += count;
+                at += 1;
             }
-            *action = chosen as i32;
-            *log_prob += normaliser.log_prob(logits[chosen]);
         }
     }
+    SCRATCH.set(softmax);
 }
 
 #[inline(always)]
 fn log_prob_entropy_body<S: Isa>(alternatives: &[usize], params: &[f32], actions: &[i32], out: &mut [f32]) {
-    let count = alternatives.iter().sum();
-    for ((row, actions), out) in params
-        .chunks_exact(count)
-        .zip(actions.chunks_exact(alternatives.len()))
-        .zip(out.as_chunks_mut::<2>().0)
+    let (columns, choices) = (alternatives.iter().sum::<usize>(), alternatives.len());
+    let block = block_rows(columns);
+    let mut softmax = SCRATCH.take();
+    for ((params, actions), out) in
+        params.chunks(block * columns).zip(actions.chunks(block * choices)).zip(out.chunks_mut(block * 2))
     {
-        *out = [0.0; 2];
-        for (logits, action) in choices(alternatives, row).zip(actions) {
-            let normaliser = Normaliser::of::<S>(logits);
-            out[0] += normaliser.log_prob(logits[*action as usize]);
-            out[1] += normaliser.entropy::<S>(logits);
+        softmax.compute::<S>(alternatives, params);
+        let (mut start, mut at) = (0, 0);
+        for out in out.as_chunks_mut::<2>().0 {
+            *out = [0.0; 2];
+            for count in alternatives {
+                let choice = softmax.choice(params, start, *count, at);
+                out[0] += choice.log_prob(actions[at] as usize);
+                out[1] += choice.entropy();
+                start += count;
+                at += 1;
+            }
         }
     }
+    SCRATCH.set(softmax);
 }
 
 /// `d log p_a / d l_j = [j = a] - p_j`, `d H / d l_j = -p_j (log p_j + H)`.
@@ -164,39 +252,62 @@ fn gradient_body<S: Isa>(
     grad: &[f32],
     out: &mut [f32],
 ) {
-    let count = alternatives.iter().sum();
-    let rows = params.chunks_exact(count).zip(actions.chunks_exact(alternatives.len()));
-    for ((row, actions), ([of_log_prob, of_entropy], mut out)) in
-        rows.zip(grad.as_chunks::<2>().0.iter().zip(out.chunks_exact_mut(count)))
+    let (columns, choices) = (alternatives.iter().sum::<usize>(), alternatives.len());
+    let block = block_rows(columns);
+    let mut softmax = SCRATCH.take();
+    for (((params, actions), grad), out) in params
+        .chunks(block * columns)
+        .zip(actions.chunks(block * choices))
+        .zip(grad.chunks(block * 2))
+        .zip(out.chunks_mut(block * columns))
     {
-        for (logits, action) in choices(alternatives, row).zip(actions) {
-            let (here, rest) = std::mem::take(&mut out).split_at_mut(logits.len());
-            out = rest;
-            let normaliser = Normaliser::of::<S>(logits);
-            let entropy = normaliser.entropy::<S>(logits);
-            for (out, logit) in here.iter_mut().zip(logits) {
-                let p = normaliser.prob::<S>(*logit);
-                let surprise = weighted(p, normaliser.log_prob(*logit) + entropy);
-                *out = -of_log_prob * p - of_entropy * surprise;
+        softmax.compute::<S>(alternatives, params);
+        let (mut start, mut at) = (0, 0);
+        for [of_log_prob, of_entropy] in grad.as_chunks::<2>().0 {
+            for count in alternatives {
+                let choice = softmax.choice(params, start, *count, at);
+                let inverse_sum = 1.0 / choice.sum;
+                let (entropy, out) = (choice.entropy(), &mut out[start..start + count]);
+                for ((out, logit), weight) in out.iter_mut().zip(choice.logits).zip(choice.weights) {
+                    let p = weight * inverse_sum;
+                    let surprise = weighted(p, logit - choice.max - choice.ln_sum + entropy);
+                    *out = -of_log_prob * p - of_entropy * surprise;
+                }
+                out[actions[at] as usize] += of_log_prob;
+                start += count;
+                at += 1;
             }
-            here[*action as usize] += of_log_prob;
         }
     }
+    SCRATCH.set(softmax);
 }
 
 #[inline(always)]
 fn entropy_body<S: Isa>(alternatives: &[usize], params: &[f32]) -> f32 {
-    choices(alternatives, params).map(|logits| Normaliser::of::<S>(logits).entropy::<S>(logits)).sum()
+    let mut softmax = SCRATCH.take();
+    softmax.compute::<S>(alternatives, params);
+    let (mut entropy, mut start) = (0.0, 0);
+    for (at, count) in alternatives.iter().enumerate() {
+        entropy += softmax.choice(params, start, *count, at).entropy();
+        start += count;
+    }
+    SCRATCH.set(softmax);
+    entropy
 }
 
 #[inline(always)]
 fn kl_body<S: Isa>(alternatives: &[usize], p: &[f32], q: &[f32]) -> f32 {
-    let mut divergence = 0.0;
-    for (p, q) in choices(alternatives, p).zip(choices(alternatives, q)) {
-        let (of_p, of_q) = (Normaliser::of::<S>(p), Normaliser::of::<S>(q));
-        for (p, q) in p.iter().zip(q) {
-            divergence += weighted(of_p.prob::<S>(*p), of_p.log_prob(*p) - of_q.log_prob(*q));
+    let (mut of_p, mut of_q) = (SCRATCH.take(), Softmax::default());
+    of_p.compute::<S>(alternatives, p);
+    of_q.compute::<S>(alternatives, q);
+    let (mut divergence, mut start) = (0.0, 0);
+    for (at, count) in alternatives.iter().enumerate() {
+        let (p, q) = (of_p.choice(p, start, *count, at), of_q.choice(q, start, *count, at));
+        for (alternative, weight) in p.weights.iter().enumerate() {
+            divergence += weighted(*weight / p.sum, p.log_prob(alternative) - q.log_prob(alternative));
         }
+        start += count;
     }
+    SCRATCH.set(of_p);
     divergence
 }

@@ -225,6 +225,26 @@ impl ActionDistribution {
         }
     }
 
+    /// The likeliest action of each of E rows, `params` being `[E, P]` and `actions` `[E, action_len]`.
+    ///
+    /// # Panics
+    /// If a slice has the wrong length or `actions` the wrong type.
+    pub fn mode_batch(&self, params: &[f32], actions: ActionMut<'_>) {
+        let (rows, len) = (params.chunks_exact(self.parameter_count()), self.action_len());
+        match actions {
+            ActionMut::Discrete(actions) => {
+                assert_eq!(actions.len(), rows.len() * len, "one action a row");
+                rows.zip(actions.chunks_exact_mut(len))
+                    .for_each(|(p, a)| self.mode(p, ActionMut::Discrete(a)));
+            }
+            ActionMut::Continuous(actions) => {
+                assert_eq!(actions.len(), rows.len() * len, "one action a row");
+                rows.zip(actions.chunks_exact_mut(len))
+                    .for_each(|(p, a)| self.mode(p, ActionMut::Continuous(a)));
+            }
+        }
+    }
+
     /// Entropy of one row of parameters, in nats (differential entropy of a normal, which may be negative).
     ///
     /// # Panics

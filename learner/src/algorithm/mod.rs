@@ -1,0 +1,205 @@
+//! The methods: one file each, on shared parts.
+//!
+//! A method turns a batch of experience into an update of the target policy. The trainer hands it the
+//! [`TargetPolicy`] and the batch, and gets an [`UpdateReport`] back.
+//!
+//! # Layout
+//!
+//! * [`impala`]: importance-weighted actor-learner with V-trace.
+//! * [`target`]: the policy being learned, with its parameters and optimiser; forward pass and step.
+//! * [`objective`]: losses whose gradients with respect to the policy's outputs are known in closed form.
+//! * [`rewards`]: rewards and discounts as the returns want them: scaled, clipped, cut at the ends of episodes.
+//! * [`diagnostics`]: what importance weights say about the distance of two policies.
+//!
+//! # Metrics
+//!
+//! | name | meaning |
+//! | --- | --- |
+//! | `loss` | what was minimised |
+//! | `policy_loss`, `value_loss` | its parts before weighting |
+//! | `entropy_loss` | its part from the entropy bonus, weighted |
+//! | `entropy` | mean entropy of the policy in nats |
+//! | `grad_norm` | global norm of the gradients before clipping |
+//! | `learning_rate` | step size in force |
+//! | `explained_variance` | of the value targets by the value estimates: 1 is perfect, 0 useless |
+//! | `mean_value` | mean value estimate |
+//! | `mean_rho` | mean importance weight, near 1 on-policy |
+//! | `clipped_fraction` | share of importance weights beyond their bound |
+//! | `approx_kl` | estimate of KL(behaviour, target) in nats |
+//!
+//! A metric that is undefined for a batch, or not finite, is left out.
+
+pub mod diagnostics;
+pub mod impala;
+pub mod objective;
+pub mod rewards;
+pub mod target;
+
+use impresario_common::config::{AlgorithmConfig, RunConfig};
+use impresario_common::policy::distribution::DistributionError;
+use impresario_common::policy::{PolicyError, Weights};
+
+use crate::batch::Batch;
+use crate::optimizer::Step;
+
+pub use target::TargetPolicy;
+
+/// A policy-gradient method.
+pub trait Algorithm: Send {
+    /// The name that `--algorithm` takes.
+    fn name(&self) -> &'static str;
+
+    /// Improves `target` on `batch`, or leaves it exactly as it was and says why.
+    ///
+    /// # Errors
+    /// If the batch does not fit the policy.
+    fn update(
+        &mut self,
+        target: &mut TargetPolicy,
+        batch: &Batch,
+        progress: Progress,
+    ) -> Result<UpdateReport, TrainError>;
+
+    /// What the method itself must remember over a restart (networks of its own, adapted coefficients).
+    ///
+    /// # Errors
+    /// If memory runs out.
+    fn state(&self) -> Result<Weights, TrainError> {
+        Ok(Weights::default())
+    }
+
+    /// Goes on from what [`Self::state`] gave.
+    ///
+    /// # Errors
+    /// If the state does not fit.
+    fn load_state(&mut self, state: &Weights) -> Result<(), TrainError> {
+        match state.0.first() {
+            None => Ok(()),
+            Some((name, _)) => Err(PolicyError::Weights(format!("{} keeps no {name}", self.name())).into()),
+        }
+    }
+}
+
+/// The method that `config` asks for.
+pub fn build(config: &RunConfig) -> Box<dyn Algorithm> {
+    match &config.algorithm {
+        AlgorithmConfig::Impala(config) => Box::new(impala::Impala::new(config)),
+    }
+}
+
+/// How far the run is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Environment steps trained on before this update.
+    pub env_steps: u64,
+    /// The target policy's version before this update.
+    pub version: u64,
+}
+
+/// What an update did.
+#[derive(Debug, Clone, PartialEq)]
+pub struct UpdateReport {
+    /// Whether the weights changed.
+    pub outcome: Outcome,
+    /// Names and values; see the module's table.
+    pub metrics: Metrics,
+}
+
+/// Whether an update changed the weights.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Outcome {
+    /// There is a new version of the policy.
+    Applied,
+    /// Every weight is as before.
+    Skipped {
+        /// Why.
+        reason: SkipReason,
+    },
+}
+
+impl From<Step> for Outcome {
+    fn from(step: Step) -> Self {
+        match step {
+            Step::Applied { .. } => Self::Applied,
+            Step::Refused { grad_norm } => Self::Skipped { reason: SkipReason::Gradient(grad_norm) },
+        }
+    }
+}
+
+/// Why an update was skipped.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum SkipReason {
+    /// The loss, which is not finite.
+    Loss(f64),
+    /// The gradient's global norm, which is not finite or too large to square.
+    Gradient(f64),
+}
+
+impl std::fmt::Display for SkipReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Loss(loss) => write!(f, "the loss is {loss}"),
+            Self::Gradient(norm) => write!(f, "the norm of the gradient is {norm}"),
+        }
+    }
+}
+
+/// Named measurements of one update, all of them finite.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Metrics(Vec<(&'static str, f32)>);
+
+impl Metrics {
+    /// Adds a measurement, unless it is not finite.
+    pub fn push(&mut self, name: &'static str, value: f64) {
+        if (value as f32).is_finite() {
+            self.0.push((name, value as f32));
+        }
+    }
+
+    /// The measurement called `name`.
+    pub fn get(&self, name: &str) -> Option<f32> {
+        self.0.iter().find_map(|(n, value)| (*n == name).then_some(*value))
+    }
+
+    /// Names and values.
+    pub fn as_slice(&self) -> &[(&'static str, f32)] {
+        &self.0
+    }
+
+    /// Names and values.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&'static str, f32)> {
+        self.0.iter().copied()
+    }
+}
+
+/// Training that cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// Too many updates in a row were skipped.
+    #[error(
+        "{skipped} updates in a row were skipped, the last one because {reason}: the policy has diverged or its \
+         experience is corrupt. Resume from the last checkpoint with a smaller optimizer.learning_rate or \
+         optimizer.max_grad_norm, or scale rewards down; the skipped batches are in the run directory"
+    )]
+    NotFinite {
+        /// How many.
+        skipped: u32,
+        /// Why the last one was.
+        reason: SkipReason,
+    },
+    /// Experience or weights do not fit the policy.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// Actions do not fit the policy.
+    #[error(transparent)]
+    Distribution(#[from] DistributionError),
+    /// A checkpoint of another run.
+    #[error("the checkpoint is of another run: {0}")]
+    Checkpoint(String),
+}
+
+impl From<candle_core::Error> for TrainError {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Policy(PolicyError::Tensor(error))
+    }
+}

@@ -1,0 +1,124 @@
+//! [`TargetPolicy`]: the policy being learned, with its parameters and optimiser.
+
+use candle_core::{Device, Tensor};
+use impresario_common::config::RunConfig;
+use impresario_common::policy::distribution::{ActionDistribution, Actions};
+use impresario_common::policy::network::PolicyOutput;
+use impresario_common::policy::{Policy, PolicyError, PolicySpec, Weights};
+use impresario_common::space::{EnvironmentSpec, Space};
+use impresario_common::unroll::Array;
+
+use super::{Progress, TrainError};
+use crate::batch::Batch;
+use crate::optimizer::{LearningRate, Optimizer, Step};
+use crate::parameters::Parameters;
+
+/// The policy being learned.
+#[derive(Debug)]
+pub struct TargetPolicy {
+    observation: Space,
+    distribution: ActionDistribution,
+    policy: Policy,
+    parameters: Parameters,
+    optimizer: Optimizer,
+    learning_rate: LearningRate,
+}
+
+impl TargetPolicy {
+    /// The policy of `spec` in `environment`, starting from copies of `weights`.
+    ///
+    /// # Errors
+    /// If the weights do not fit the policy.
+    pub fn new(
+        config: &RunConfig,
+        environment: &EnvironmentSpec,
+        spec: &PolicySpec,
+        weights: &Weights,
+    ) -> Result<Self, PolicyError> {
+        let parameters = Parameters::new(weights)?;
+        Ok(Self {
+            observation: environment.observation.clone(),
+            distribution: spec.distribution().clone(),
+            policy: Policy::new(spec, &parameters.shared())?,
+            optimizer: Optimizer::new(&config.optimizer, &parameters),
+            learning_rate: LearningRate::new(&config.optimizer, config.run.steps),
+            parameters,
+        })
+    }
+
+    /// The variables.
+    pub fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    /// The optimiser.
+    pub fn optimizer(&self) -> &Optimizer {
+        &self.optimizer
+    }
+
+    /// The optimiser, to be restored.
+    pub fn optimizer_mut(&mut self) -> &mut Optimizer {
+        &mut self.optimizer
+    }
+
+    /// The step size in force.
+    pub fn learning_rate(&self, progress: Progress) -> f64 {
+        self.learning_rate.at(progress.env_steps)
+    }
+
+    /// Applies the network to all `N = (T + 1) * B + K` observations of `batch`, recording a graph.
+    ///
+    /// # Errors
+    /// If the observations do not fit the space.
+    pub fn forward(&self, batch: &Batch) -> Result<PolicyOutput, PolicyError> {
+        let rows = rows(batch);
+        let mut shape = vec![rows];
+        shape.extend(self.observation.shape());
+        let observations = match &batch.observations {
+            Array::F32(values) => Tensor::from_slice(values, shape, &Device::Cpu)?,
+            Array::U8(values) => Tensor::from_slice(values, shape, &Device::Cpu)?,
+            Array::I32(values) => Tensor::from_slice(values, shape, &Device::Cpu)?,
+        };
+        self.policy.forward(&observations)
+    }
+
+    /// `[N, 2]`: log-probability of the action taken and entropy of each row of [`Self::forward`].
+    ///
+    /// No action was taken at the bootstrap rows and final observations: what stands there is of no use.
+    ///
+    /// # Errors
+    /// If the actions do not fit the space.
+    pub fn log_prob_entropy(&self, output: &PolicyOutput, batch: &Batch) -> Result<Tensor, TrainError> {
+        let rows = rows(batch);
+        let width = self.distribution.action_len();
+        let padding = (rows - batch.steps()) * width;
+        let actions = match &batch.actions {
+            Array::I32(taken) => {
+                let taken = taken.iter().copied();
+                Actions::Discrete(taken.chain(std::iter::repeat_n(0, padding)).collect())
+            }
+            Array::F32(taken) => {
+                let mut taken = taken.clone();
+                taken.resize(taken.len() + padding, 0.0);
+                Actions::Continuous(Tensor::from_vec(taken, (rows, width), &Device::Cpu)?)
+            }
+            Array::U8(_) => return Err(PolicyError::Space("actions of bytes".into()).into()),
+        };
+        Ok(self.distribution.log_prob_entropy(&output.distribution, actions)?)
+    }
+
+    /// Takes one step of the optimiser against the gradient of `loss`.
+    ///
+    /// # Errors
+    /// If a tensor operation fails.
+    pub fn minimise(&mut self, loss: &Tensor, progress: Progress) -> Result<Step, TrainError> {
+        let gradients = loss.backward()?;
+        let learning_rate = self.learning_rate(progress);
+        Ok(self.optimizer.step(&gradients, learning_rate)?)
+    }
+}
+
+/// Rows of observations in `batch`: its steps, the bootstrap rows and the final observations.
+fn rows(batch: &Batch) -> usize {
+    (batch.length + 1) * batch.columns + batch.final_steps.len()
+}

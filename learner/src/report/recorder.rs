@@ -1,0 +1,345 @@
+//! [`Recorder`]: what the trainer notes after each update, for the reporter and the stop condition to read.
+//!
+//! Fed by the trainer's thread, up to thousands of times a second: a note takes a short lock, adds numbers,
+//! and touches neither disk nor network. Drained by the reporter once an interval.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::episodes::RecentEpisodes;
+use super::histogram::{LagHistogram, LagSummary};
+
+/// What one update was about.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct UpdateEvent<'a> {
+    /// The policy's version after it: updates applied so far.
+    pub version: u64,
+    /// Environment steps that it trained on.
+    pub steps: u64,
+    /// `[B]`: policy lag of each column of the batch, in updates.
+    pub lags: &'a [u64],
+    /// Environment steps of each column, the weight of its lag.
+    pub steps_per_column: u64,
+    /// Undiscounted return and length in environment steps of the episodes that ended in the batch.
+    pub episodes: &'a [(f32, u32)],
+    /// The algorithm's and optimiser's diagnostics by name.
+    pub metrics: &'a [(&'static str, f32)],
+    /// The update was not applied, its loss or gradient not being finite: steps, lags and metrics do not count.
+    pub skipped: bool,
+    /// How long the trainer had no batch to work on before this one came.
+    pub waited: Duration,
+    /// How long the update took, publication included.
+    pub worked: Duration,
+}
+
+/// When the mean return of the last 100 episodes first reached the threshold.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct SolvedAt {
+    /// Environment steps trained on by then.
+    pub steps: u64,
+    /// Seconds of training by then.
+    pub seconds: f64,
+}
+
+/// Sums over the whole run. A checkpoint keeps them, so that a resumed run counts on.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Environment steps trained on.
+    pub steps: u64,
+    /// Updates applied: the policy's version.
+    pub updates: u64,
+    /// Updates skipped because a loss or gradient was not finite.
+    pub skipped_updates: u64,
+    /// Episodes that ended.
+    pub episodes: u64,
+    /// Seconds of training.
+    pub seconds: f64,
+    /// The last hundred episodes.
+    pub recent: RecentEpisodes,
+    /// Policy lag of every step trained on.
+    pub lags: LagHistogram,
+    /// When the task was solved, if it was.
+    pub solved_at: Option<SolvedAt>,
+}
+
+/// What happened since the last time somebody asked.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Window {
+    /// Environment steps trained on.
+    pub steps: u64,
+    /// Updates applied.
+    pub updates: u64,
+    /// Policy lag of the steps trained on.
+    pub lags: LagSummary,
+    /// Mean of each metric over the updates applied that gave a finite value, in the trainer's order; not a
+    /// number where none did.
+    pub metrics: Vec<(&'static str, f64)>,
+    /// Time that the trainer had no batch to work on.
+    pub waited: Duration,
+    /// Time that it worked.
+    pub worked: Duration,
+}
+
+/// Gathers what the trainer notes. Shared by the trainer, the reporter and whoever writes the summary.
+#[derive(Debug)]
+pub struct Recorder {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Without the current window's lags and without the seconds since `begun`.
+    totals: Totals,
+    threshold: Option<f64>,
+    begun: Option<Instant>,
+    ended: Option<Instant>,
+    /// Its `lags` and `metrics` stay empty until it is drained.
+    window: Window,
+    lags: LagHistogram,
+    metrics: Vec<MetricSum>,
+}
+
+#[derive(Debug)]
+struct MetricSum {
+    name: &'static str,
+    sum: f64,
+    count: u64,
+}
+
+impl Recorder {
+    /// A recorder that counts on from `totals`: the default for a new run, a checkpoint's for a resumed one.
+    pub fn new(totals: Totals) -> Self {
+        Self { state: Mutex::new(State { totals, ..State::default() }) }
+    }
+
+    /// Sets the mean return of the last 100 episodes that counts as solved. It is known when the first actor
+    /// has told about its environment; a task already solved stays so.
+    pub fn set_threshold(&self, threshold: Option<f64>) {
+        self.lock().threshold = threshold;
+    }
+
+    /// Starts the clock of training at `at`, unless it runs already. The first update starts it at the latest.
+    pub fn begin(&self, at: Instant) {
+        self.lock().begun.get_or_insert(at);
+    }
+
+    /// Stops the clock of training at `at`, unless it is stopped already.
+    pub fn end(&self, at: Instant) {
+        self.lock().ended.get_or_insert(at);
+    }
+
+    /// Notes an update.
+    pub fn update(&self, event: &UpdateEvent) {
+        let now = Instant::now();
+        let state = &mut *self.lock();
+        state.begun.get_or_insert_with(|| now.checked_sub(event.worked).unwrap_or(now));
+        for &episode in event.episodes {
+            state.totals.recent.push(episode);
+        }
+        state.totals.episodes += event.episodes.len() as u64;
+        state.window.waited += event.waited;
+        state.window.worked += event.worked;
+        if event.skipped {
+            state.totals.skipped_updates += 1;
+        } else {
+            state.apply(event);
+        }
+        state.note_solved(now);
+    }
+
+    /// Mean return of the last 100 episodes, once there are as many.
+    pub fn mean_return_100(&self) -> Option<f64> {
+        self.lock().totals.recent.mean_return_100()
+    }
+
+    /// When the threshold was first reached.
+    pub fn solved_at(&self) -> Option<SolvedAt> {
+        self.lock().totals.solved_at
+    }
+
+    /// Sums over the whole run so far.
+    pub fn totals(&self) -> Totals {
+        let state = self.lock();
+        let mut totals = state.totals.clone();
+        totals.lags.merge(&state.lags);
+        totals.seconds = state.seconds(Instant::now());
+        totals
+    }
+
+    /// What happened since the last call.
+    pub fn take_window(&self) -> Window {
+        let state = &mut *self.lock();
+        let mut window = std::mem::take(&mut state.window);
+        let lags = std::mem::take(&mut state.lags);
+        window.lags = lags.summary();
+        state.totals.lags.merge(&lags);
+        // Names and their order stay, so that the next window need not build them anew.
+        for metric in &mut state.metrics {
+            window.metrics.push((metric.name, metric.sum / metric.count as f64));
+            (metric.sum, metric.count) = (0.0, 0);
+        }
+        window
+    }
+
+    /// A panic elsewhere leaves sums that are at worst one update short: no reason to stop reporting.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn apply(&mut self, event: &UpdateEvent) {
+        self.totals.steps += event.steps;
+        self.totals.updates = event.version;
+        self.window.steps += event.steps;
+        self.window.updates += 1;
+        self.lags.record(event.lags, event.steps_per_column);
+        for &(name, value) in event.metrics {
+            let metric = match self.metrics.iter().position(|metric| metric.name == name) {
+                Some(i) => &mut self.metrics[i],
+                None => self.metrics.push_mut(MetricSum { name, sum: 0.0, count: 0 }),
+            };
+            if value.is_finite() {
+                metric.sum += f64::from(value);
+                metric.count += 1;
+            }
+        }
+    }
+
+    fn note_solved(&mut self, now: Instant) {
+        let reached = match (self.totals.recent.mean_return_100(), self.threshold) {
+            (Some(mean), Some(threshold)) => mean >= threshold,
+            _ => false,
+        };
+        if reached && self.totals.solved_at.is_none() {
+            self.totals.solved_at = Some(SolvedAt { steps: self.totals.steps, seconds: self.seconds(now) });
+        }
+    }
+
+    /// Seconds of training at `now`, those of the lives before a resumption included.
+    fn seconds(&self, now: Instant) -> f64 {
+        let here = self
+            .begun
+            .map_or(Duration::ZERO, |begun| self.ended.unwrap_or(now).saturating_duration_since(begun));
+        self.totals.seconds + here.as_secs_f64()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn recorder() -> Recorder {
+        Recorder::new(Totals::default())
+    }
+
+    #[test]
+    fn a_window_holds_what_happened_since_the_last_one() {
+        let recorder = recorder();
+        for version in 1..=4 {
+            recorder.update(&UpdateEvent {
+                version,
+                steps: 40,
+                lags: &[version - 1, 0],
+                steps_per_column: 20,
+                metrics: &[("policy_loss", version as f32), ("entropy", 0.5)],
+                waited: MS,
+                worked: 3 * MS,
+                ..UpdateEvent::default()
+            });
+            if version == 1 {
+                assert_eq!(recorder.take_window().metrics, [("policy_loss", 1.0), ("entropy", 0.5)]);
+            }
+        }
+        let window = recorder.take_window();
+        assert_eq!((window.steps, window.updates), (120, 3));
+        assert_eq!((window.waited, window.worked), (3 * MS, 9 * MS));
+        assert_eq!(window.metrics, [("policy_loss", 3.0), ("entropy", 0.5)]);
+        assert_eq!(window.lags, LagSummary { mean: Some(1.0), p50: Some(0), p99: Some(3), max: Some(3) });
+
+        let empty = recorder.take_window();
+        assert_eq!((empty.steps, empty.updates, empty.lags), (0, 0, LagSummary::default()));
+        assert!(empty.metrics.iter().all(|(_, mean)| mean.is_nan()));
+
+        let totals = recorder.totals();
+        assert_eq!((totals.steps, totals.updates), (160, 4));
+        assert_eq!(totals.lags.summary().mean, Some(0.75));
+    }
+
+    #[test]
+    fn totals_include_the_lags_of_the_window_not_yet_taken() {
+        let recorder = recorder();
+        let event = UpdateEvent { lags: &[2], steps_per_column: 5, ..UpdateEvent::default() };
+        recorder.update(&event);
+        recorder.take_window();
+        recorder.update(&UpdateEvent { lags: &[4], ..event });
+        assert_eq!(recorder.totals().lags.summary().mean, Some(3.0));
+    }
+
+    #[test]
+    fn a_skipped_update_trains_nothing_but_its_episodes_ended() {
+        let recorder = recorder();
+        recorder.update(&UpdateEvent {
+            version: 7,
+            steps: 40,
+            lags: &[1],
+            steps_per_column: 40,
+            episodes: &[(3.0, 3)],
+            metrics: &[("policy_loss", f32::NAN)],
+            skipped: true,
+            ..UpdateEvent::default()
+        });
+        let totals = recorder.totals();
+        assert_eq!((totals.steps, totals.updates, totals.skipped_updates, totals.episodes), (0, 0, 1, 1));
+        assert_eq!(totals.lags, LagHistogram::default());
+        assert!(recorder.take_window().metrics.is_empty());
+    }
+
+    #[test]
+    fn a_metric_that_is_not_finite_does_not_spoil_the_mean() {
+        let recorder = recorder();
+        for value in [1.0, f32::NAN, 3.0] {
+            recorder
+                .update(&UpdateEvent { metrics: &[("explained_variance", value)], ..UpdateEvent::default() });
+        }
+        assert_eq!(recorder.take_window().metrics, [("explained_variance", 2.0)]);
+    }
+
+    #[test]
+    fn solved_is_latched_at_the_first_update_that_reaches_the_threshold() {
+        let recorder = recorder();
+        recorder.set_threshold(Some(10.0));
+        let (good, bad) = ([(20.0, 1); 50], [(0.0, 1); 100]);
+        let play = |version, episodes| {
+            let event = UpdateEvent { version, steps: 100, episodes, ..UpdateEvent::default() };
+            recorder.update(&event);
+        };
+        play(1, &good);
+        assert_eq!((recorder.mean_return_100(), recorder.solved_at()), (None, None));
+        play(2, &bad[..50]);
+        assert_eq!(recorder.mean_return_100(), Some(10.0));
+        let solved_at = recorder.solved_at().unwrap();
+        assert_eq!(solved_at.steps, 200);
+        play(3, &bad);
+        assert_eq!(recorder.mean_return_100(), Some(0.0));
+        assert_eq!(recorder.solved_at(), Some(solved_at));
+    }
+
+    #[test]
+    fn the_clock_counts_from_begin_to_end_and_on_after_a_resumption() {
+        let recorder = Recorder::new(Totals { seconds: 100.0, steps: 7, ..Totals::default() });
+        assert_eq!(recorder.totals().seconds, 100.0);
+        let start = Instant::now();
+        recorder.begin(start);
+        recorder.begin(start + 900 * MS);
+        recorder.end(start + 1500 * MS);
+        recorder.end(start + 2500 * MS);
+        assert_eq!(recorder.totals().seconds, 101.5);
+        let json = serde_json::to_string(&recorder.totals()).unwrap();
+        assert_eq!(serde_json::from_str::<Totals>(&json).unwrap(), recorder.totals());
+    }
+}

@@ -1,0 +1,159 @@
+//! Starts the real binary and watches it: every wait has a deadline, and whatever a test starts ends with it.
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// Longest wait for anything that must happen; generous, because machines differ.
+pub const DEADLINE: Duration = Duration::from_secs(240);
+
+/// A running `impresario`, killed when dropped.
+pub struct Process {
+    child: Child,
+    lines: Arc<Mutex<Vec<String>>>,
+}
+
+/// What a process left behind.
+pub struct Ended {
+    pub status: ExitStatus,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ended {
+    /// The exit code, with the output shown where there is none.
+    pub fn code(&self) -> i32 {
+        self.status.code().unwrap_or_else(|| panic!("killed: {}\n{}", self.status, self.stderr))
+    }
+}
+
+/// Starts `impresario` with `args`.
+pub fn start(args: &[&str]) -> Process {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_impresario"))
+        .args(args)
+        .env("RUST_LOG", "info")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    let lines = Arc::new(Mutex::new(vec![]));
+    let stderr = BufReader::new(child.stderr.take().expect("stderr is piped"));
+    let sink = lines.clone();
+    std::thread::spawn(move || {
+        for line in stderr.lines().map_while(Result::ok) {
+            sink.lock().expect("no reader panics").push(line);
+        }
+    });
+    Process { child, lines }
+}
+
+/// Runs `impresario` with `args` to its end.
+pub fn run(args: &[&str]) -> Ended {
+    start(args).end()
+}
+
+impl Process {
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has written to its log so far.
+    pub fn log(&self) -> String {
+        self.lines.lock().expect("no reader panics").join("\n")
+    }
+
+    /// Whether it still runs.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("its status can be read").is_none()
+    }
+
+    /// Waits until `found` makes something of a line of the log.
+    pub fn wait_for<T>(&mut self, what: &str, found: impl Fn(&str) -> Option<T>) -> T {
+        let end = Instant::now() + DEADLINE;
+        loop {
+            let hit = self.lines.lock().expect("no reader panics").iter().find_map(|line| found(line));
+            if let Some(hit) = hit {
+                return hit;
+            }
+            assert!(Instant::now() < end, "{what} did not come within {DEADLINE:?}:\n{}", self.log());
+            assert!(self.is_running(), "ended before {what}:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Sends a signal by name: "TERM", "KILL", "STOP", "CONT".
+    pub fn signal(&self, name: &str) {
+        use nix::sys::signal::{Signal, kill};
+        let signal: Signal = format!("SIG{name}").parse().expect("a signal's name");
+        kill(nix::unistd::Pid::from_raw(self.child.id() as i32), signal).expect("it can be signalled");
+    }
+
+    /// Waits for its end.
+    pub fn end(mut self) -> Ended {
+        let deadline = Instant::now() + DEADLINE;
+        while self.is_running() {
+            assert!(Instant::now() < deadline, "still runs after {DEADLINE:?}:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let status = self.child.wait().expect("its status can be read");
+        let mut stdout = String::new();
+        if let Some(mut pipe) = self.child.stdout.take() {
+            std::io::Read::read_to_string(&mut pipe, &mut stdout).expect("its output is text");
+        }
+        // The reader thread may be a moment behind the process's end.
+        std::thread::sleep(Duration::from_millis(50));
+        Ended { status, stdout, stderr: self.log() }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Starts a learner on a port of its own choice, and waits for its address.
+pub fn start_learner(run_dir: &Path, args: &[&str]) -> (Process, String) {
+    let run_dir = run_dir.to_str().expect("a path in UTF-8");
+    let fixed = ["learner", "--listen", "127.0.0.1:0", "--log-format", "json", "--run-dir", run_dir];
+    let mut learner = start(&[&fixed, args].concat());
+    let address = learner.wait_for("the learner's address", |line| {
+        let event: Value = serde_json::from_str(line).ok()?;
+        Some(event["address"].as_str()?.to_owned())
+    });
+    (learner, format!("http://{address}"))
+}
+
+/// Starts an actor.
+pub fn start_actor(url: &str, args: &[&str]) -> Process {
+    start(&[&["actor", "--learner", url], args].concat())
+}
+
+/// Reads a run's summary.
+pub fn summary(run_dir: &Path) -> Value {
+    let path = run_dir.join("summary.json");
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// Steps dropped for all reasons together.
+pub fn dropped(summary: &Value) -> u64 {
+    let reasons = summary["accounting"]["dropped"].as_object().expect("dropped steps by reason");
+    reasons.values().map(|steps| steps.as_u64().expect("a count")).sum()
+}
+
+/// Asserts that every step produced is trained or dropped, and none left over.
+pub fn assert_balanced(summary: &Value) {
+    let books = &summary["accounting"];
+    let count = |key: &str| books[key].as_u64().unwrap_or_else(|| panic!("{key} in {books}"));
+    assert_eq!(count("in_flight"), 0, "{books}");
+    assert_eq!(count("produced"), count("trained") + dropped(summary), "{books}");
+    assert_eq!(count("trained"), summary["env_steps"].as_u64().expect("a count"), "{summary}");
+}

@@ -1,0 +1,103 @@
+//! `impresario train` from the command line to the files it leaves, and `eval` on them.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use support::{assert_balanced, run, summary};
+
+#[test]
+fn train_solves_cartpole_and_leaves_a_run_that_eval_plays() {
+    let folder = tempfile::tempdir().unwrap();
+    let run_dir = folder.path().join("run");
+    let path = run_dir.to_str().unwrap();
+    let ended = run(&["train", "--seed", "1", "--run-dir", path]);
+    assert_eq!(ended.code(), 0, "{}\n{}", ended.stdout, ended.stderr);
+    assert!(ended.stdout.contains("solved CartPole-v1"), "{}", ended.stdout);
+
+    let outcome = summary(&run_dir);
+    assert_eq!(outcome["solved"], true);
+    assert!(outcome["mean_return_100"].as_f64().unwrap() >= 475.0);
+    assert!(outcome["solved_at_step"].as_u64().unwrap() <= 500_000);
+    assert_balanced(&outcome);
+    assert!(outcome["policy_lag"]["max"].as_u64().unwrap() <= 4, "the default bound holds");
+
+    let metrics = std::fs::read_to_string(run_dir.join("metrics.jsonl")).unwrap();
+    for line in metrics.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert!(line["steps_per_second"].is_number() && line["verdict"].is_object(), "{line}");
+    }
+    assert!(!metrics.is_empty());
+    let config = std::fs::read_to_string(run_dir.join("config.toml")).unwrap();
+    assert!(config.contains("id = \"CartPole-v1\""), "{config}");
+    let names: Vec<_> =
+        std::fs::read_dir(&run_dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    assert!(names.iter().any(|name| name.starts_with("events.out.tfevents.")), "{names:?}");
+
+    let played = run(&["eval", path, "--episodes", "10", "--greedy", "--seed", "3"]);
+    assert_eq!(played.code(), 0, "{}", played.stderr);
+    let mean = played.stdout.rsplit_once("mean return ").unwrap().1.split_once(' ').unwrap().0;
+    assert!(mean.parse::<f64>().unwrap() >= 450.0, "{}", played.stdout);
+}
+
+#[test]
+fn a_budget_that_ends_before_the_goal_exits_with_3() {
+    let folder = tempfile::tempdir().unwrap();
+    let run_dir = folder.path().join("run");
+    let ended = run(&["train", "--steps", "5000", "--actors", "1", "--run-dir", run_dir.to_str().unwrap()]);
+    assert_eq!(ended.code(), 3, "{}", ended.stderr);
+    assert!(ended.stdout.contains("not solved"), "{}", ended.stdout);
+    let outcome = summary(&run_dir);
+    assert_eq!(outcome["solved"], false);
+    assert!(outcome["env_steps"].as_u64().unwrap() >= 5000);
+    assert_balanced(&outcome);
+}
+
+#[test]
+fn lockstep_runs_of_one_seed_end_in_the_same_weights() {
+    let folder = tempfile::tempdir().unwrap();
+    let weights = |name: &str, seed: &str| {
+        let run_dir = folder.path().join(name);
+        let path = run_dir.to_str().unwrap();
+        let lockstep = ["--set", "learner.max_policy_lag=0", "--until-return", "never"];
+        let size = ["--envs-per-actor", "8", "--set", "learner.batch_size=16", "--steps", "20000"];
+        let ended = run(&[&["train", "--seed", seed, "--run-dir", path][..], &lockstep, &size].concat());
+        assert_eq!(ended.code(), 0, "{}", ended.stderr);
+        let outcome = summary(&run_dir);
+        assert_eq!(outcome["policy_lag"]["max"], 0);
+        assert_balanced(&outcome);
+        let (_, checkpoint) =
+            impresario_learner::checkpoint::latest(&run_dir.join("checkpoints")).unwrap().unwrap();
+        let flat = |tensor: &candle_core::Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        checkpoint.weights.0.iter().map(|(name, tensor)| (name.clone(), flat(tensor))).collect::<Vec<_>>()
+    };
+    let first = weights("first", "5");
+    assert_eq!(first, weights("second", "5"));
+    assert_ne!(first, weights("other", "6"));
+}
+
+#[test]
+fn environments_are_listed() {
+    let ended = run(&["envs"]);
+    assert_eq!(ended.code(), 0);
+    for id in ["Acrobot-v1", "CartPole-v1", "MountainCar-v0", "MountainCarContinuous-v0", "Pendulum-v1"] {
+        assert!(ended.stdout.contains(id), "{}", ended.stdout);
+    }
+}
+
+#[test]
+fn a_users_mistakes_are_answered_before_anything_starts() {
+    let says = |args: &[&str], code: i32, expected: &str| {
+        let ended = run(args);
+        assert_eq!(ended.code(), code, "{args:?}: {}", ended.stderr);
+        assert!(ended.stderr.contains(expected), "{args:?} answered {:?}, not {expected:?}", ended.stderr);
+    };
+    says(&["train", "--env", "CartPole-v0"], 64, "did you mean \"CartPole-v1\"");
+    says(&["train", "--set", "optimizer.lr=1"], 64, "unknown key optimizer.lr");
+    says(&["train", "--config", "/no/such/file.toml"], 64, "/no/such/file.toml");
+    says(&["train", "--algorithm", "alchemy"], 64, "alchemy");
+    says(&["eval", "/no/such/run"], 1, "/no/such/run");
+    says(&["actor", "--learner", "nonsense"], 64, "nonsense");
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("config.toml"), "").unwrap();
+    says(&["train", "--run-dir", folder.path().to_str().unwrap()], 64, "config.toml");
+}

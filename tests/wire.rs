@@ -1,0 +1,236 @@
+//! The learner's door, tried with a client of our own making: what does not fit is refused by name, and
+//! harms nobody else.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::time::Duration;
+
+use impresario_common::space::{EnvironmentSpec, Space};
+use impresario_common::unroll::{Unroll, UnrollLayout};
+use impresario_common::wire::v1::actor_message::Kind;
+use impresario_common::wire::v1::learner_client::LearnerClient;
+use impresario_common::wire::{PROTOCOL_VERSION, REFUSAL_METADATA, v1};
+use support::{assert_balanced, start_actor, start_learner, summary};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+use tonic::{Code, Status, Streaming};
+
+fn cartpole() -> EnvironmentSpec {
+    let bound = [4.8, f32::INFINITY, 0.418_879_03, f32::INFINITY];
+    EnvironmentSpec {
+        id: "CartPole-v1".into(),
+        observation: Space::boxed(&bound.map(|b| -b), &bound),
+        action: Space::Discrete { n: 2 },
+        max_episode_steps: Some(500),
+        solved_return: Some(475.0),
+    }
+}
+
+fn join_request(environment: &EnvironmentSpec) -> v1::JoinRequest {
+    v1::JoinRequest {
+        protocol_version: PROTOCOL_VERSION,
+        description: "test".into(),
+        identity: None,
+        environment: Some(environment.into()),
+        workers: 1,
+        copies_per_worker: 4,
+    }
+}
+
+fn refusal(status: &Status) -> &str {
+    status.metadata().get(REFUSAL_METADATA).map_or("", |name| name.to_str().unwrap())
+}
+
+async fn connect(url: &str) -> LearnerClient<Channel> {
+    LearnerClient::connect(url.to_owned()).await.unwrap()
+}
+
+/// An actor by hand: its stream in both directions.
+struct Hand {
+    layout: UnrollLayout,
+    up: mpsc::Sender<v1::ActorMessage>,
+    down: Streaming<v1::LearnerMessage>,
+    identity: v1::Identity,
+}
+
+impl Hand {
+    async fn join(client: &mut LearnerClient<Channel>) -> Self {
+        let response = client.join(join_request(&cartpole())).await.unwrap().into_inner();
+        let identity = response.identity.unwrap();
+        let (up, outbox) = mpsc::channel(8);
+        let hello = v1::Hello { identity: Some(identity.clone()) };
+        up.send(v1::ActorMessage { kind: Some(Kind::Hello(hello)) }).await.unwrap();
+        let down = client.stream_unrolls(ReceiverStream::new(outbox)).await.unwrap().into_inner();
+        Self { layout: UnrollLayout::new(20, &cartpole()), up, down, identity }
+    }
+
+    /// A valid unroll, acted with version 0.
+    fn unroll(&self, sequence: u64) -> v1::Unroll {
+        let mut unroll = Unroll::zeros(&self.layout, 4);
+        unroll.behaviour_log_probs.fill(-0.7);
+        unroll.grant = sequence;
+        let mut message = unroll.to_wire(&self.layout);
+        message.sequence = sequence;
+        message.progress =
+            Some(v1::Progress { produced_steps: 80 * (sequence + 1), ..v1::Progress::default() });
+        message
+    }
+
+    async fn send(&self, unroll: v1::Unroll) {
+        self.up.send(v1::ActorMessage { kind: Some(Kind::Unroll(unroll)) }).await.unwrap();
+    }
+
+    /// Reads on until the learner ends the stream.
+    async fn refused(&mut self) -> Status {
+        loop {
+            match self.down.message().await {
+                Ok(Some(_)) => {}
+                Ok(None) => panic!("the stream ended without an error"),
+                Err(status) => return status,
+            }
+        }
+    }
+
+    /// Reads on until `sequence` is acknowledged.
+    async fn acknowledged(&mut self, sequence: u64) {
+        while self.down.message().await.unwrap().unwrap().acknowledged < sequence {}
+    }
+}
+
+async fn within<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(support::DEADLINE, future).await.expect("it happens before the deadline")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_fit_is_refused_at_the_door() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_learner, url) = start_learner(folder.path(), &[]);
+    let mut client = connect(&url).await;
+    let run = client.describe(v1::DescribeRequest {}).await.unwrap().into_inner();
+    assert!(run.configuration_json.contains("CartPole-v1"));
+
+    let mut old = join_request(&cartpole());
+    old.protocol_version = PROTOCOL_VERSION + 1;
+    let status = client.join(old).await.unwrap_err();
+    assert_eq!(refusal(&status), "REFUSAL_PROTOCOL_VERSION");
+    assert!(status.message().contains("same release"), "{status}");
+
+    let other = EnvironmentSpec { id: "Pendulum-v1".into(), ..cartpole() };
+    let status = client.join(join_request(&other)).await.unwrap_err();
+    assert_eq!(refusal(&status), "REFUSAL_ENVIRONMENT");
+    assert!(status.message().contains("trains in CartPole-v1"), "{status}");
+
+    client.join(join_request(&cartpole())).await.unwrap();
+    let wider = EnvironmentSpec { action: Space::Discrete { n: 3 }, ..cartpole() };
+    let status = client.join(join_request(&wider)).await.unwrap_err();
+    assert_eq!(refusal(&status), "REFUSAL_ENVIRONMENT");
+    assert!(status.message().contains("Discrete(3)"), "{status}");
+
+    let stranger = v1::Identity { run_id: "elsewhere".into(), actor: 0, incarnation: 1 };
+    let status =
+        client.watch_weights(v1::WatchWeightsRequest { identity: Some(stranger) }).await.unwrap_err();
+    assert_eq!((status.code(), refusal(&status)), (Code::NotFound, "REFUSAL_IDENTITY"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn malformed_unrolls_are_refused_without_harm_to_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let budget =
+        ["--until-return", "never", "--steps", "200000", "--set", "learner.max_policy_lag=unlimited"];
+    let (learner, url) = start_learner(folder.path(), &budget);
+    let mut client = connect(&url).await;
+    let breaches: [(fn(&mut v1::Unroll), &str); 5] = [
+        (
+            |u| u.rewards.as_mut().unwrap().data = f32::NAN.to_le_bytes().repeat(80).into(),
+            "not a finite number",
+        ),
+        (|u| u.actions.as_mut().unwrap().data = 2i32.to_le_bytes().repeat(80).into(), "out of range 0..2"),
+        (|u| u.actions.as_mut().unwrap().dtype = v1::ElementType::F32.into(), "element type"),
+        (|u| u.observations.as_mut().unwrap().shape[0] = 20, "shape is"),
+        (|u| u.policy_version = 1 << 40, "never given"),
+    ];
+    for (breach, expected) in breaches {
+        let mut hand = Hand::join(&mut client).await;
+        hand.send(hand.unroll(0)).await;
+        within(hand.acknowledged(1)).await;
+        let mut unroll = hand.unroll(1);
+        breach(&mut unroll);
+        hand.send(unroll).await;
+        let status = within(hand.refused()).await;
+        assert_eq!(
+            (status.code(), refusal(&status)),
+            (Code::InvalidArgument, "REFUSAL_MALFORMED"),
+            "{status}"
+        );
+        assert!(status.message().contains(expected), "{status}");
+    }
+    let honest = start_actor(&url, &[]);
+    assert_eq!(learner.end().code(), 0);
+    assert_eq!(honest.end().code(), 0);
+    let outcome = summary(folder.path());
+    assert_balanced(&outcome);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_breaks_resumes_where_the_learner_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_learner, url) = start_learner(folder.path(), &["--set", "learner.max_policy_lag=unlimited"]);
+    let mut client = connect(&url).await;
+    let mut hand = Hand::join(&mut client).await;
+    hand.send(hand.unroll(0)).await;
+    within(hand.acknowledged(1)).await;
+    let identity = hand.identity.clone();
+    drop(hand);
+    let again = v1::JoinRequest { identity: Some(identity.clone()), ..join_request(&cartpole()) };
+    let response = client.join(again).await.unwrap().into_inner();
+    assert_eq!((response.identity.unwrap(), response.resume_sequence), (identity, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_beyond_the_limit_is_refused_and_the_learner_lives() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_learner, url) = start_learner(folder.path(), &["--set", "learner.max_policy_lag=unlimited"]);
+    let mut client = connect(&url).await;
+    let mut hand = Hand::join(&mut client).await;
+    let mut unroll = hand.unroll(0);
+    unroll.observations.as_mut().unwrap().data =
+        vec![0; impresario_common::wire::MAX_MESSAGE_BYTES + 1].into();
+    hand.send(unroll).await;
+    within(hand.refused()).await;
+    client.describe(v1::DescribeRequest {}).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn weights_come_in_checked_chunks_and_health_and_reflection_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_learner, url) = start_learner(folder.path(), &[]);
+    let mut client = connect(&url).await;
+    let hand = Hand::join(&mut client).await;
+    let request = v1::WatchWeightsRequest { identity: Some(hand.identity.clone()) };
+    let mut weights = client.watch_weights(request).await.unwrap().into_inner();
+    let chunk = within(weights.message()).await.unwrap().unwrap();
+    assert_eq!((chunk.version, chunk.offset, chunk.length), (0, 0, chunk.data.len() as u64));
+    let snapshot = impresario_common::policy::Snapshot::decode(&chunk.data).unwrap();
+    assert_eq!(snapshot.version, 0);
+
+    let channel =
+        Channel::from_shared(url).unwrap().timeout(Duration::from_secs(60)).connect().await.unwrap();
+    let mut health = tonic_health::pb::health_client::HealthClient::new(channel.clone());
+    let service = "impresario.v1.Learner".to_owned();
+    let answer = health.check(tonic_health::pb::HealthCheckRequest { service }).await.unwrap();
+    assert_eq!(answer.into_inner().status(), tonic_health::pb::health_check_response::ServingStatus::Serving);
+
+    use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+    use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+    let request = tonic_reflection::pb::v1::ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::ListServices(String::new())),
+    };
+    let mut reflection = ServerReflectionClient::new(channel);
+    let mut answers =
+        reflection.server_reflection_info(tokio_stream::once(request)).await.unwrap().into_inner();
+    let answer = format!("{:?}", within(answers.message()).await.unwrap().unwrap());
+    assert!(answer.contains("impresario.v1.Learner") && answer.contains("grpc.health.v1.Health"), "{answer}");
+}

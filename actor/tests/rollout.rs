@@ -1,11 +1,13 @@
 //! What a rollout worker writes down, against an environment whose episodes are known.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use std::sync::atomic::AtomicBool;
 
 use impresario_actor::counters::Counters;
-use impresario_actor::rollout::{Filled, Sampler};
+use impresario_actor::rollout::{ActionChoice, Filled, Sampler};
 use impresario_common::policy::{Policy, PolicySpec};
 use impresario_common::random::{Purpose, Stream, stream};
 use impresario_common::space::ElementType;
@@ -20,7 +22,14 @@ fn streams(purpose: Purpose) -> Vec<Stream> {
 
 fn sampler(layout: &UnrollLayout, policy: &PolicySpec) -> Sampler {
     let vector = environment::registry().make_vector(environment::ID, streams(Purpose::Environment)).unwrap();
-    Sampler::new(vector, policy.distribution().clone(), layout, streams(Purpose::Actions)).unwrap()
+    Sampler::new(
+        vector,
+        policy.distribution().clone(),
+        layout,
+        streams(Purpose::Actions),
+        ActionChoice::Sampled,
+    )
+    .unwrap()
 }
 
 fn parts() -> (UnrollLayout, PolicySpec, Policy) {
@@ -135,6 +144,12 @@ fn observations_of_integers_are_refused_with_advice() {
     layout.observation = impresario_common::space::Space::Discrete { n: 3 };
     assert_eq!(layout.observation.dtype(), ElementType::I32);
     let vector = environment::registry().make_vector(environment::ID, streams(Purpose::Environment)).unwrap();
-    let refused = Sampler::new(vector, spec.distribution().clone(), &layout, streams(Purpose::Actions));
+    let refused = Sampler::new(
+        vector,
+        spec.distribution().clone(),
+        &layout,
+        streams(Purpose::Actions),
+        ActionChoice::Sampled,
+    );
     assert!(refused.unwrap_err().to_string().contains("encode them as a box"));
 }

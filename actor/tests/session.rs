@@ -1,5 +1,7 @@
 //! An actor's life with a learner that does what the tests tell it, over real sockets.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! How fast one thread steps environments, alone and with the policy: environment steps a second.
 
+#![allow(clippy::unwrap_used)]
+
 use std::sync::atomic::AtomicBool;
 
 use divan::Bencher;

@@ -9,7 +9,7 @@
 //! * [`session`]: an actor's life, from the first call to the learner to the last; [`run`] is the way in.
 //! * [`error`]: why an actor ends without having finished.
 //! * `connection`: how the learner is reached, what its refusals mean, and how long to keep trying.
-//! * [`env`]: the environments.
+//! * [`mod@env`]: the environments.
 //! * `downlink`: weights from the learner: latest wins, swapped in whole.
 //! * `grants`: permissions from the learner to start unrolls.
 //! * [`rollout`]: worker threads: step environments, batched inference, fill unrolls.

@@ -1,0 +1,85 @@
+//! An environment whose episodes are known beforehand.
+
+use impresario_actor::env::registry::Registry;
+use impresario_actor::env::{Action, Environment, ObservationMut, Transition};
+use impresario_common::random::Stream;
+use impresario_common::space::{EnvironmentSpec, Space};
+
+pub const ID: &str = "Script-v0";
+
+/// The time limit.
+pub const LIMIT: u32 = 5;
+
+/// Episodes come in threes: the first terminates at its third step, the second runs into the time limit, the
+/// third terminates in the very step in which the limit is reached. An observation is `[episode, step]`, the
+/// reward of step n is n.
+#[derive(Debug, Default)]
+pub struct Script {
+    episodes: u32,
+    step: u32,
+    /// What to do instead at the given step of the environment's life.
+    mischief: Option<(u32, Mischief)>,
+    steps: u32,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub enum Mischief {
+    Panic,
+    RewardNan,
+}
+
+/// A registry of the scripted environment alone.
+pub fn registry() -> Registry {
+    let mut registry = Registry::empty();
+    registry.register(Script::default);
+    registry
+}
+
+/// A registry of one that does something else at its `step`th step.
+pub fn mischievous(step: u32, mischief: Mischief) -> Registry {
+    let mut registry = Registry::empty();
+    registry.register(move || Script { mischief: Some((step, mischief)), ..Script::default() });
+    registry
+}
+
+impl Script {
+    fn write(&self, observation: ObservationMut<'_>) {
+        observation.into_f32().copy_from_slice(&[self.episodes as f32, self.step as f32]);
+    }
+}
+
+impl Environment for Script {
+    fn spec(&self) -> EnvironmentSpec {
+        EnvironmentSpec {
+            id: ID.into(),
+            observation: Space::boxed(&[0.0; 2], &[f32::INFINITY; 2]),
+            action: Space::Discrete { n: 2 },
+            max_episode_steps: Some(LIMIT),
+            solved_return: None,
+        }
+    }
+
+    fn reset(&mut self, _random: &mut Stream, observation: ObservationMut<'_>) {
+        self.episodes += 1;
+        self.step = 0;
+        self.write(observation);
+    }
+
+    fn step(&mut self, _: Action<'_>, _: &mut Stream, observation: ObservationMut<'_>) -> Transition {
+        self.step += 1;
+        self.steps += 1;
+        self.write(observation);
+        let mut reward = f64::from(self.step);
+        match self.mischief {
+            Some((step, Mischief::Panic)) if step == self.steps => panic!("the script tore"),
+            Some((step, Mischief::RewardNan)) if step == self.steps => reward = f64::NAN,
+            _ => {}
+        }
+        let terminated = match self.episodes % 3 {
+            1 => self.step == 3,
+            2 => false,
+            _ => self.step == LIMIT,
+        };
+        Transition { reward, terminated, truncated: false }
+    }
+}

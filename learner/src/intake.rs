@@ -19,6 +19,10 @@ use crate::accounting::{Accounting, DropReason};
 use crate::batch::Batch;
 use crate::pacing::{ActorId, Delivery, Grant, Pacing};
 
+/// Silence of an actor without a stream after which its grants go to others. Its stream has ended, so it has
+/// probably died; if it is back in time, it goes on as if nothing had happened.
+const DISCONNECTED_GRACE: Duration = Duration::from_secs(1);
+
 /// How often the trainer looks for silent actors while it waits.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -259,7 +263,7 @@ impl Intake {
         Ok(())
     }
 
-    /// The stream of `key` has ended. Its grants stay its own until the grant timeout.
+    /// The stream of `key` has ended. Its grants stay its own for a moment.
     pub fn disconnected(&self, key: ActorKey) {
         if let Ok(account) = self.state.lock().account(key) {
             account.connected = false;
@@ -346,6 +350,16 @@ impl Intake {
         self.departure.notify_waiters();
         self.batch_ready.notify_one();
         Ok(())
+    }
+
+    /// An actor breaks the contract: it is out, and what it produced and did not send is lost.
+    pub fn expel(&self, key: ActorKey) {
+        let mut state = self.state.lock();
+        if state.account(key).is_ok() {
+            state.close(key.actor);
+            self.deliver_mail(&mut state);
+            self.departure.notify_waiters();
+        }
     }
 
     /// The next batch, waiting for it; `None` when the run is over.
@@ -453,13 +467,13 @@ impl Intake {
             let silence = silent(account);
             if !account.connected && silence > self.reconnect {
                 lost.push(actor);
-            } else if silence > self.grant_timeout {
+            } else if silence > self.grant_timeout || !account.connected && silence > DISCONNECTED_GRACE {
                 stalled.push(actor);
             }
         }
         for actor in stalled {
             if state.pacing.suspend(actor) {
-                tracing::warn!(actor, "actor is silent: its grants go to others");
+                tracing::warn!(actor, "actor is silent or gone: its grants go to others");
             }
         }
         for actor in lost {

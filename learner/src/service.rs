@@ -197,6 +197,10 @@ impl Learner for LearnerService {
             sender.abort();
             service.roster.leave(&seat);
             if let Err(status) = ended {
+                if status.code() == Code::InvalidArgument {
+                    service.intake.expel(key);
+                    service.roster.remove(key);
+                }
                 tracing::warn!(actor = key.actor, "stream ended: {}", status.message());
                 // The reader may be gone already; there is nobody else to tell.
                 let _ = outbox.send(Err(status)).await;

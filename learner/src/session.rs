@@ -72,14 +72,14 @@ impl Session {
         let mut last_checkpoint = Instant::now();
         let mut lags = vec![];
         loop {
-            let waiting = Instant::now();
+            self.recorder.waiting(Instant::now());
             let Some(work) = self.intake.next_batch() else { return Ok(Ending::Stopped) };
             if let Some(started) = self.intake.started() {
                 self.recorder.begin(started);
             }
-            let ended = self.update(&work, waiting.elapsed(), &mut lags)?;
-            if ended.is_some() {
-                return Ok(ended.unwrap_or(Ending::Stopped));
+            let ended = self.update(&work, &mut lags)?;
+            if let Some(ending) = ended {
+                return Ok(ending);
             }
             if last_checkpoint.elapsed() >= interval {
                 last_checkpoint = Instant::now();
@@ -91,7 +91,6 @@ impl Session {
     fn update(
         &mut self,
         work: &Work,
-        waited: Duration,
         lags: &mut Vec<u64>,
     ) -> Result<Option<Ending>, TrainError> {
         let begun = Instant::now();
@@ -100,11 +99,12 @@ impl Session {
         lags.extend(work.batch.policy_versions.iter().map(|acted| acted_on - acted));
         let result = self.trainer.train(&work.batch, self.env_steps);
         let skipped = !matches!(&result, Ok(report) if report.outcome == Outcome::Applied);
+        // The intake must know a version before anyone can act with it.
+        self.intake.trained(skipped, self.trainer.version());
         if !skipped {
             self.env_steps += work.batch.steps() as u64;
             self.broadcast.publish(self.trainer.snapshot()?);
         }
-        self.intake.trained(skipped, self.trainer.version());
         let report = result?;
         if let Outcome::Skipped { reason } = report.outcome {
             tracing::warn!(version = acted_on, "skipped an update: {reason}");
@@ -118,7 +118,6 @@ impl Session {
             episodes: &work.episodes,
             metrics: report.metrics.as_slice(),
             skipped,
-            waited,
             worked: begun.elapsed(),
         });
         Ok(if self.recorder.solved_at().is_some() {

@@ -230,7 +230,8 @@ pub struct ImpalaConfig {
     /// Whether losses are summed or averaged over the batch. A learning rate belongs to one of the two: the
     /// factor between them is T x B.
     pub loss_reduction: LossReduction,
-    /// Multiplies every reward before clipping.
+    /// Multiplies every reward before clipping. Returns of the order of 10 keep the value loss from drowning
+    /// the policy's in a shared network.
     pub reward_scale: f32,
     /// Clips every scaled reward to `[-c, c]`; 0 leaves them alone.
     pub reward_clip: f32,
@@ -247,7 +248,7 @@ impl Default for ImpalaConfig {
             baseline_cost: 0.5,
             entropy_cost: 0.01,
             loss_reduction: LossReduction::Mean,
-            reward_scale: 1.0,
+            reward_scale: 0.1,
             reward_clip: 0.0,
         }
     }
@@ -291,7 +292,7 @@ impl Default for OptimizerSection {
     fn default() -> Self {
         Self {
             kind: OptimizerKind::Adam,
-            learning_rate: 1e-3,
+            learning_rate: 3e-3,
             schedule: Schedule::Constant,
             epsilon: 1e-5,
             decay: 0.99,

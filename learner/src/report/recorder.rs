@@ -28,8 +28,6 @@ pub struct UpdateEvent<'a> {
     pub metrics: &'a [(&'static str, f32)],
     /// The update was not applied, its loss or gradient not being finite: steps, lags and metrics do not count.
     pub skipped: bool,
-    /// How long the trainer had no batch to work on before this one came.
-    pub waited: Duration,
     /// How long the update took, publication included.
     pub worked: Duration,
 }
@@ -94,6 +92,8 @@ struct State {
     totals: Totals,
     threshold: Option<f64>,
     begun: Option<Instant>,
+    /// Since when the trainer has had no batch to work on, as far as no window has counted it.
+    waiting_since: Option<Instant>,
     ended: Option<Instant>,
     /// Its `lags` and `metrics` stay empty until it is drained.
     window: Window,
@@ -130,6 +130,11 @@ impl Recorder {
         self.lock().ended.get_or_insert(at);
     }
 
+    /// The trainer has had no batch to work on since `since`; the next update ends that.
+    pub fn waiting(&self, since: Instant) {
+        self.lock().waiting_since = Some(since);
+    }
+
     /// Notes an update.
     pub fn update(&self, event: &UpdateEvent) {
         let now = Instant::now();
@@ -139,7 +144,10 @@ impl Recorder {
             state.totals.recent.push(episode);
         }
         state.totals.episodes += event.episodes.len() as u64;
-        state.window.waited += event.waited;
+        if let Some(since) = state.waiting_since.take() {
+            let came = now.checked_sub(event.worked).unwrap_or(now);
+            state.window.waited += came.saturating_duration_since(since);
+        }
         state.window.worked += event.worked;
         if event.skipped {
             state.totals.skipped_updates += 1;
@@ -172,6 +180,11 @@ impl Recorder {
     pub fn take_window(&self) -> Window {
         let state = &mut *self.lock();
         let mut window = std::mem::take(&mut state.window);
+        if let Some(since) = &mut state.waiting_since {
+            let now = Instant::now();
+            window.waited += now.saturating_duration_since(*since);
+            *since = now.max(*since);
+        }
         let lags = std::mem::take(&mut state.lags);
         window.lags = lags.summary();
         state.totals.lags.merge(&lags);
@@ -247,7 +260,6 @@ mod tests {
                 lags: &[version - 1, 0],
                 steps_per_column: 20,
                 metrics: &[("policy_loss", version as f32), ("entropy", 0.5)],
-                waited: MS,
                 worked: 3 * MS,
                 ..UpdateEvent::default()
             });
@@ -257,7 +269,7 @@ mod tests {
         }
         let window = recorder.take_window();
         assert_eq!((window.steps, window.updates), (120, 3));
-        assert_eq!((window.waited, window.worked), (3 * MS, 9 * MS));
+        assert_eq!((window.waited, window.worked), (Duration::ZERO, 9 * MS));
         assert_eq!(window.metrics, [("policy_loss", 3.0), ("entropy", 0.5)]);
         assert_eq!(window.lags, LagSummary { mean: Some(1.0), p50: Some(0), p99: Some(3), max: Some(3) });
 
@@ -268,6 +280,19 @@ mod tests {
         let totals = recorder.totals();
         assert_eq!((totals.steps, totals.updates), (160, 4));
         assert_eq!(totals.lags.summary().mean, Some(0.75));
+    }
+
+    #[test]
+    fn a_wait_is_counted_while_it_lasts_and_once() {
+        let recorder = recorder();
+        let since = Instant::now().checked_sub(400 * MS).unwrap();
+        recorder.waiting(since);
+        let first = recorder.take_window().waited;
+        assert!(first >= 400 * MS, "{first:?}");
+        recorder.update(&UpdateEvent::default());
+        let rest = recorder.take_window().waited;
+        assert!(first + rest <= since.elapsed(), "{first:?} and {rest:?}");
+        assert_eq!(recorder.take_window().waited, Duration::ZERO);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! `cargo bench -p impresario-learner --bench update`. The setting is one that other frameworks can be timed
 //! in: T 20 x B 32 steps, observations `[4]`, a 64-64 tanh network with two actions and a value, RMSProp,
-//! gradients clipped to norm 40.
+//! gradients clipped to norm 40. `snapshot` is what publishing the result costs the trainer.
 
 use divan::Bencher;
 use impresario_common::config::{AlgorithmConfig, ImpalaConfig, LossReduction, OptimizerKind, RunConfig};

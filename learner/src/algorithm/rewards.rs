@@ -47,3 +47,35 @@ impl RewardRule {
         discounts.extend(ends.map(|(end, cut)| if end | cut == 0 { self.gamma } else { 0.0 }));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use impresario_common::space::Space;
+
+    use super::*;
+    use crate::testing;
+
+    #[test]
+    fn rewards_are_scaled_then_clipped_and_only_truncated_episodes_bootstrap() {
+        let mut batch = testing::batch(&Space::Discrete { n: 2 }, 1);
+        batch.rewards = (0..12).map(|i| i as f32 - 6.0).collect();
+        let (mut rewards, mut discounts) = (vec![9.0; 99], vec![9.0; 99]);
+        RewardRule { gamma: 0.5, scale: 0.5, clip: 2.0 }.apply(
+            &batch,
+            &[100.0, 200.0],
+            &mut rewards,
+            &mut discounts,
+        );
+        // Steps 4 and 11 were cut, 2 terminated, 6 both: that one does not bootstrap.
+        assert_eq!(rewards, [-2.0, -2.0, -2.0, -1.5, 49.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 102.0]);
+        assert_eq!(discounts, [0.5, 0.5, 0.0, 0.5, 0.0, 0.5, 0.0, 0.5, 0.5, 0.5, 0.5, 0.0]);
+
+        RewardRule { gamma: 0.5, scale: 1.0, clip: 0.0 }.apply(
+            &batch,
+            &[0.0, 0.0],
+            &mut rewards,
+            &mut discounts,
+        );
+        assert_eq!(rewards, batch.rewards);
+    }
+}

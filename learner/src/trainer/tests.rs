@@ -12,13 +12,16 @@ fn trainer(kind: OptimizerKind) -> Trainer {
     Trainer::new(&testing::config(kind), &testing::environment(ACTION)).unwrap()
 }
 
+/// Names of tensors, and their numbers as bits.
+type Bits = Vec<(String, Vec<u32>)>;
+
 /// Every number of every tensor, as bits: NaN compares too.
-fn bits(weights: &Weights) -> Vec<(String, Vec<u32>)> {
+fn bits(weights: &Weights) -> Bits {
     let of = |t: &candle_core::Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
     weights.0.iter().map(|(name, t)| (name.clone(), of(t).into_iter().map(f32::to_bits).collect())).collect()
 }
 
-fn state(trainer: &Trainer) -> (u64, Vec<(String, Vec<u32>)>, u64, Vec<(String, Vec<u32>)>) {
+fn state(trainer: &Trainer) -> (u64, Bits, u64, Bits) {
     let c = trainer.checkpoint(0).unwrap();
     (c.policy_version, bits(&c.weights), c.optimizer.steps, bits(&c.optimizer.moments))
 }
@@ -63,7 +66,8 @@ fn the_same_seed_trains_the_same_weights() {
 
 #[test]
 fn numbers_that_are_not_finite_never_reach_the_weights() {
-    let poisons: [(&str, fn(&mut Batch)); 5] = [
+    type Poison = fn(&mut Batch);
+    let poisons: [(&str, Poison); 5] = [
         ("a NaN reward", |b| b.rewards[5] = f32::NAN),
         ("an infinite reward", |b| b.rewards[5] = f32::INFINITY),
         ("a NaN log-probability", |b| b.behaviour_log_probs[0] = f32::NAN),

@@ -1,0 +1,44 @@
+//! An environment of one's own: this program is an actor for it.
+//!
+//! Start a learner with `impresario learner --env Compass-v0`, then this with `--learner http://127.0.0.1:5005`.
+
+use impresario_actor::env::registry::Registry;
+use impresario_actor::env::{Action, Environment, ObservationMut, Transition};
+use impresario_common::random::Stream;
+use impresario_common::space::{EnvironmentSpec, Space};
+use rand::RngExt;
+
+/// Say which way the needle points.
+#[derive(Default)]
+struct Compass {
+    needle: f32,
+}
+
+impl Environment for Compass {
+    fn spec(&self) -> EnvironmentSpec {
+        EnvironmentSpec {
+            id: "Compass-v0".into(),
+            observation: Space::boxed(&[-1.0], &[1.0]),
+            action: Space::Discrete { n: 2 },
+            max_episode_steps: Some(50),
+            solved_return: Some(48.0),
+        }
+    }
+
+    fn reset(&mut self, random: &mut Stream, observation: ObservationMut<'_>) {
+        self.needle = if random.random() { 1.0 } else { -1.0 };
+        observation.into_f32()[0] = self.needle;
+    }
+
+    fn step(&mut self, action: Action<'_>, random: &mut Stream, observation: ObservationMut<'_>) -> Transition {
+        let right = (action.discrete()[0] == 1) == (self.needle > 0.0);
+        self.reset(random, observation);
+        Transition { reward: f64::from(u8::from(right)), terminated: false, truncated: false }
+    }
+}
+
+fn main() -> std::process::ExitCode {
+    let mut registry = Registry::native();
+    registry.register(Compass::default);
+    impresario_actor::main_with(registry)
+}

@@ -44,7 +44,7 @@ impl TrainCommand {
         config.learner.wait_for_actors = config.learner.wait_for_actors.max(self.actors as usize);
         Registry::native().spec(&config.environment.id).map_err(|e| process::Usage(e.to_string()))?;
         let has_goal = config.run.until_return.is_a_goal();
-        let options = command::prepare(config, self.run.run_dir.as_deref(), self.log)?;
+        let options = command::prepare(config, &self.run, self.log)?;
         let summary = command::runtime()?.block_on(async {
             let listener = TcpListener::bind("127.0.0.1:0").await.context("cannot bind a loopback port")?;
             let url = format!("http://{}", listener.local_addr()?);

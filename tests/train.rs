@@ -101,3 +101,27 @@ fn a_users_mistakes_are_answered_before_anything_starts() {
     std::fs::write(folder.path().join("config.toml"), "").unwrap();
     says(&["train", "--run-dir", folder.path().to_str().unwrap()], 64, "config.toml");
 }
+
+#[test]
+fn a_stopped_run_resumes_from_its_checkpoint_and_counts_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let run_dir = folder.path().join("run");
+    let path = run_dir.to_str().unwrap();
+    let ended = run(&["train", "--until-return", "never", "--steps", "30000", "--run-dir", path]);
+    assert_eq!(ended.code(), 0, "{}", ended.stderr);
+    let first = summary(&run_dir);
+
+    let again = run(&["train", "--until-return", "never", "--steps", "60000", "--run-dir", path]);
+    assert_eq!(again.code(), 64, "a run is not overwritten by accident");
+    assert!(again.stderr.contains("--resume"), "{}", again.stderr);
+
+    let resumed = run(&["train", "--resume", "--steps", "60000", "--run-dir", path]);
+    assert_eq!(resumed.code(), 0, "{}", resumed.stderr);
+    let second = summary(&run_dir);
+    let count = |summary: &serde_json::Value, key: &str| summary[key].as_u64().unwrap();
+    assert!(count(&second, "env_steps") >= 60_000);
+    assert!(count(&second, "updates") > count(&first, "updates"));
+    assert!(count(&second, "episodes") > count(&first, "episodes"));
+    assert_eq!(count(&second, "env_steps"), 640 * count(&second, "updates"), "versions count on");
+    assert_balanced(&second);
+}

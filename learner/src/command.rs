@@ -1,7 +1,6 @@
 //! The `learner` command: flags, set-up, exit code. The binary of this name and `impresario learner` share it.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -10,6 +9,7 @@ use impresario_common::telemetry::{self, LogFlags, LogFormat};
 use impresario_common::{kernels, process, signals};
 use tokio::net::TcpListener;
 
+use crate::checkpoint::{self, Checkpoint};
 use crate::report::{Progress, RunDir, Summary};
 use crate::{LearnerOptions, run};
 
@@ -36,7 +36,7 @@ impl LearnerCommand {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let config = RunConfig::from_flags(&self.run)?;
         let has_goal = config.run.until_return.is_a_goal();
-        let options = prepare(config, self.run.run_dir.as_deref(), self.log)?;
+        let options = prepare(config, &self.run, self.log)?;
         let runtime = runtime()?;
         let summary = runtime.block_on(async {
             let listener = TcpListener::bind(self.listen)
@@ -68,17 +68,33 @@ pub fn exit_code(summary: &Summary, has_goal: bool) -> ExitCode {
 ///
 /// # Errors
 /// If the run directory cannot be used or logs cannot be set up.
-pub fn prepare(config: RunConfig, run_dir: Option<&Path>, log: LogFlags) -> anyhow::Result<LearnerOptions> {
+pub fn prepare(config: RunConfig, flags: &RunFlags, log: LogFlags) -> anyhow::Result<LearnerOptions> {
     let threads = config.learner.threads_in_force();
     process::limit_threads(threads);
     kernels::set_threads(threads);
-    let run_dir = RunDir::create(run_dir, &config).map_err(|e| process::Usage(e.to_string()))?;
+    let (run_dir, resume) = run_dir(flags, &config)?;
     let progress = if log.log_format == LogFormat::Pretty { Progress::on_terminal() } else { None };
     match &progress {
         Some(progress) => telemetry::init_with_writer(log, progress.writer())?,
         None => telemetry::init(log)?,
     }
-    Ok(LearnerOptions { config, run_dir, progress })
+    Ok(LearnerOptions { config, run_dir, resume, progress })
+}
+
+/// The run's directory, new or as it is, and what the run goes on from.
+fn run_dir(flags: &RunFlags, config: &RunConfig) -> anyhow::Result<(RunDir, Option<Checkpoint>)> {
+    let usage = |e: &dyn std::fmt::Display| process::Usage(e.to_string());
+    let path = flags.run_dir.as_deref();
+    let Some(path) = path.filter(|_| flags.resume) else {
+        return Ok((RunDir::create(path, config).map_err(|e| usage(&e))?, None));
+    };
+    let run_dir = RunDir::open(path).map_err(|e| usage(&e))?;
+    let Some((_, checkpoint)) = checkpoint::latest(&run_dir.checkpoints())? else {
+        let missing = format!("{} holds no valid checkpoint to resume from: start anew", path.display());
+        return Err(process::Usage(missing).into());
+    };
+    run_dir.write_config(config)?;
+    Ok((run_dir, Some(checkpoint)))
 }
 
 /// The runtime for a learner's streams; arithmetic has threads of its own.

@@ -166,8 +166,9 @@ pub struct Intake {
 }
 
 impl Intake {
-    /// An empty intake for a run that starts from policy version `version` after `trained` environment steps.
-    pub fn new(config: &RunConfig, version: u64) -> Self {
+    /// An empty intake for a run that starts, or goes on, from policy version `version` with the books
+    /// `accounting`, in which nothing is in flight.
+    pub fn new(config: &RunConfig, version: u64, accounting: Accounting) -> Self {
         let learner = &config.learner;
         Self {
             state: Mutex::new(State {
@@ -182,9 +183,9 @@ impl Intake {
                 queue: BTreeMap::new(),
                 queue_bytes: 0,
                 training: 0,
-                trained: 0,
-                dropped: BTreeMap::new(),
-                closed_produced: 0,
+                trained: accounting.trained,
+                dropped: accounting.dropped,
+                closed_produced: accounting.produced,
                 closed_worker_time: v1::WorkerTime::default(),
                 bytes_admitted: 0,
                 started: None,

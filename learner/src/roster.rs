@@ -86,11 +86,16 @@ impl StreamSeat {
 }
 
 impl Roster {
-    /// An empty roster for the run called `run_id`.
+    /// An empty roster for the run called `run_id`; `environment` is known already when a run is resumed.
     ///
     /// # Errors
     /// If the configuration has no form in JSON.
-    pub fn new(run_id: String, config: &RunConfig, intake: Arc<Intake>) -> Result<Self, serde_json::Error> {
+    pub fn new(
+        run_id: String,
+        config: &RunConfig,
+        environment: Option<EnvironmentSpec>,
+        intake: Arc<Intake>,
+    ) -> Result<Self, serde_json::Error> {
         Ok(Self {
             run_id,
             config: config.clone(),
@@ -98,7 +103,7 @@ impl Roster {
             intake,
             members: DashMap::new(),
             next_actor: AtomicU32::new(0),
-            environment: watch::Sender::new(None),
+            environment: watch::Sender::new(environment),
         })
     }
 

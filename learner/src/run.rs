@@ -17,9 +17,9 @@ use impresario_common::wire::{FILE_DESCRIPTOR_SET, MAX_MESSAGE_BYTES};
 
 use crate::algorithm::TrainError;
 use crate::broadcast::Broadcast;
-use crate::checkpoint::CheckpointWriter;
+use crate::checkpoint::{Checkpoint, CheckpointWriter};
 use crate::intake::Intake;
-use crate::report::{Recorder, Reporter, RunDir, Summary, SystemView, Totals};
+use crate::report::{Recorder, Reporter, RunDir, Summary, SystemView};
 use crate::roster::Roster;
 use crate::service::LearnerService;
 use crate::session::{Ending, Session};
@@ -62,6 +62,8 @@ pub struct LearnerOptions {
     pub config: RunConfig,
     /// Where it leaves its files.
     pub run_dir: RunDir,
+    /// Where the run goes on from.
+    pub resume: Option<Checkpoint>,
     /// Shows progress on a terminal.
     pub progress: Option<crate::report::Progress>,
 }
@@ -77,13 +79,18 @@ pub async fn run(
 ) -> Result<Summary, LearnerError> {
     let internal =
         |what: &str, error: &dyn std::fmt::Display| LearnerError::Internal(format!("{what}: {error}"));
-    let LearnerOptions { config, run_dir, progress } = options;
+    let LearnerOptions { config, run_dir, resume, progress } = options;
     let address = listener.local_addr().map_err(|e| internal("no address to listen on", &e))?;
-    let intake = Arc::new(Intake::new(&config, 0));
-    let roster = Roster::new(new_run_id(), &config, intake.clone());
+    let (version, books, totals) = match &resume {
+        Some(c) => (c.policy_version, c.accounting.clone().resumed(), c.totals.clone()),
+        None => Default::default(),
+    };
+    let intake = Arc::new(Intake::new(&config, version, books));
+    let environment = resume.as_ref().map(|checkpoint| checkpoint.environment.clone());
+    let roster = Roster::new(new_run_id(), &config, environment, intake.clone());
     let roster = Arc::new(roster.map_err(|e| internal("the configuration has no form in JSON", &e))?);
     let broadcast = Arc::new(Broadcast::default());
-    let recorder = Arc::new(Recorder::new(Totals::default()));
+    let recorder = Arc::new(Recorder::new(totals));
     let service = LearnerService::new(roster.clone(), intake.clone(), broadcast.clone());
     let (stop_serving, stopped) = oneshot::channel();
     let server = tokio::spawn(serve(service, listener, stopped));
@@ -104,7 +111,7 @@ pub async fn run(
             known = environment.wait_for(Option::is_some), if training.is_none() => {
                 let spec = known.ok().and_then(|known| known.clone());
                 let spec = spec.ok_or_else(|| internal("roster", &"gone"))?;
-                training = Some(start(&config, &run_dir, &spec, &intake, &broadcast, &recorder)?);
+                training = Some(start(&config, &run_dir, resume.as_ref(), &spec, &intake, &broadcast, &recorder)?);
             }
             ended = ending(&mut training), if training.is_some() => break Some(ended),
         }
@@ -153,21 +160,28 @@ async fn ending(training: &mut Option<Training>) -> Result<Ending, LearnerError>
 fn start(
     config: &RunConfig,
     run_dir: &RunDir,
+    resume: Option<&Checkpoint>,
     spec: &EnvironmentSpec,
     intake: &Arc<Intake>,
     broadcast: &Arc<Broadcast>,
     recorder: &Arc<Recorder>,
 ) -> Result<Training, LearnerError> {
-    recorder.set_threshold(config.run.until_return.threshold(spec.solved_return));
+    let goal = config.run.until_return.threshold(spec.solved_return);
+    recorder.set_threshold(goal);
+    let mut trainer = Trainer::new(config, spec)?;
+    if let Some(checkpoint) = resume {
+        trainer.restore(checkpoint)?;
+    }
     let session = Session {
         config: config.clone(),
-        trainer: Trainer::new(config, spec)?,
+        trainer,
         intake: intake.clone(),
         broadcast: broadcast.clone(),
         recorder: recorder.clone(),
         checkpoints: CheckpointWriter::start(run_dir.path(), config.report.checkpoints_kept)
             .map_err(|e| LearnerError::Internal(format!("cannot start the checkpoint writer: {e}")))?,
-        env_steps: 0,
+        goal,
+        env_steps: resume.map_or(0, |checkpoint| checkpoint.env_steps),
     };
     let (tell, ended) = oneshot::channel();
     std::thread::Builder::new()

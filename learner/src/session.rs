@@ -10,7 +10,7 @@ use impresario_common::config::RunConfig;
 
 use crate::algorithm::{Outcome, TrainError};
 use crate::broadcast::Broadcast;
-use crate::checkpoint::CheckpointWriter;
+use crate::checkpoint::{Checkpoint, CheckpointWriter};
 use crate::intake::{Intake, Work};
 use crate::report::{Recorder, UpdateEvent};
 use crate::trainer::Trainer;
@@ -45,6 +45,8 @@ pub(crate) struct Session {
     pub(crate) broadcast: Arc<Broadcast>,
     pub(crate) recorder: Arc<Recorder>,
     pub(crate) checkpoints: CheckpointWriter,
+    /// Mean return of the last 100 episodes that ends the run.
+    pub(crate) goal: Option<f64>,
     /// Environment steps trained on so far.
     pub(crate) env_steps: u64,
 }
@@ -56,7 +58,7 @@ impl Session {
         self.intake.finish();
         self.recorder.end(Instant::now());
         // The last good weights, whatever the ending.
-        match self.trainer.checkpoint(self.env_steps) {
+        match self.checkpoint() {
             Ok(checkpoint) => self.checkpoints.submit(checkpoint),
             Err(error) => tracing::error!("no checkpoint of the last weights: {error}"),
         }
@@ -83,16 +85,20 @@ impl Session {
             }
             if last_checkpoint.elapsed() >= interval {
                 last_checkpoint = Instant::now();
-                self.checkpoints.submit(self.trainer.checkpoint(self.env_steps)?);
+                self.checkpoints.submit(self.checkpoint()?);
             }
         }
     }
 
-    fn update(
-        &mut self,
-        work: &Work,
-        lags: &mut Vec<u64>,
-    ) -> Result<Option<Ending>, TrainError> {
+    /// Everything that a later learner needs to go on.
+    fn checkpoint(&self) -> Result<Checkpoint, TrainError> {
+        let mut checkpoint = self.trainer.checkpoint(self.env_steps)?;
+        checkpoint.totals = self.recorder.totals();
+        checkpoint.accounting = self.intake.view().accounting;
+        Ok(checkpoint)
+    }
+
+    fn update(&mut self, work: &Work, lags: &mut Vec<u64>) -> Result<Option<Ending>, TrainError> {
         let begun = Instant::now();
         let acted_on = self.trainer.version();
         lags.clear();
@@ -120,7 +126,8 @@ impl Session {
             skipped,
             worked: begun.elapsed(),
         });
-        Ok(if self.recorder.solved_at().is_some() {
+        let reached = self.recorder.mean_return_100().zip(self.goal).is_some_and(|(mean, goal)| mean >= goal);
+        Ok(if reached {
             Some(Ending::Solved)
         } else if self.env_steps >= self.config.run.steps {
             Some(Ending::OutOfSteps)

@@ -8,9 +8,11 @@ use impresario_common::config::RunConfig;
 use impresario_common::policy::{PolicySpec, Snapshot};
 use impresario_common::space::EnvironmentSpec;
 
+use crate::accounting::Accounting;
 use crate::algorithm::{self, Algorithm, Outcome, Progress, TargetPolicy};
 use crate::batch::Batch;
 use crate::checkpoint::Checkpoint;
+use crate::report::Totals;
 
 pub use crate::algorithm::{Metrics, SkipReason, TrainError, UpdateReport};
 
@@ -96,7 +98,7 @@ impl Trainer {
         Ok(Snapshot { version: self.version, weights: self.target.parameters().copied()? })
     }
 
-    /// A copy of all state, after `env_steps` environment steps trained on.
+    /// A copy of all state of the trainer's own (totals and books are its caller's), after `env_steps` environment steps trained on.
     ///
     /// # Errors
     /// If memory runs out.
@@ -109,6 +111,8 @@ impl Trainer {
             weights: self.target.parameters().copied()?,
             optimizer: self.target.optimizer().state()?,
             algorithm: self.algorithm.state()?,
+            totals: Totals::default(),
+            accounting: Accounting::default(),
         })
     }
 

@@ -48,7 +48,7 @@ fn balanced(books: &Accounting) -> bool {
 
 #[tokio::test]
 async fn an_unroll_sent_again_is_acknowledged_and_counted_once() {
-    let intake = Intake::new(&config(None, 8), 0);
+    let intake = Intake::new(&config(None, 8), 0, Accounting::default());
     intake.join(key(0), 1, 2, &layout());
     for _ in 0..3 {
         intake.admit(key(0), 0, progress(8, 0), unroll(2, 0, 0)).await.unwrap();
@@ -64,7 +64,7 @@ async fn an_unroll_sent_again_is_acknowledged_and_counted_once() {
 async fn a_full_queue_holds_admission_back_until_there_is_room() {
     let mut config = config(None, 2);
     config.learner.queue_bytes = 2 * unroll(2, 0, 0).bytes() as u64;
-    let intake = Arc::new(Intake::new(&config, 0));
+    let intake = Arc::new(Intake::new(&config, 0, Accounting::default()));
     intake.join(key(0), 1, 2, &layout());
     for sequence in 0..2 {
         intake.admit(key(0), sequence, progress(8 * (sequence + 1), 0), unroll(2, 0, 0)).await.unwrap();
@@ -86,7 +86,7 @@ async fn a_full_queue_holds_admission_back_until_there_is_room() {
 
 #[tokio::test]
 async fn what_a_lost_actor_had_reported_is_counted_as_lost() {
-    let intake = Intake::new(&config(None, 4), 0);
+    let intake = Intake::new(&config(None, 4), 0, Accounting::default());
     intake.join(key(0), 1, 2, &layout());
     intake.admit(key(0), 0, progress(8, 0), unroll(2, 0, 0)).await.unwrap();
     intake.progress(key(0), progress(13, 0)).unwrap();
@@ -105,7 +105,7 @@ async fn lockstep_batches_do_not_depend_on_the_order_of_arrival() {
     for order in [[0u32, 1, 2], [2, 0, 1]] {
         let mut config = config(Some(0), 6);
         config.learner.wait_for_actors = 3;
-        let intake = Intake::new(&config, 0);
+        let intake = Intake::new(&config, 0, Accounting::default());
         for actor in 0..3 {
             intake.join(key(actor), 1, 2, &layout());
         }
@@ -122,7 +122,7 @@ async fn lockstep_batches_do_not_depend_on_the_order_of_arrival() {
 
 #[tokio::test]
 async fn a_skipped_update_is_in_the_books_and_frees_its_grants() {
-    let intake = Intake::new(&config(Some(0), 2), 0);
+    let intake = Intake::new(&config(Some(0), 2), 0, Accounting::default());
     intake.join(key(0), 1, 2, &layout());
     assert_eq!(intake.mail(key(0)).unwrap().grants.len(), 1);
     intake.admit(key(0), 0, progress(8, 0), unroll(2, 0, 0)).await.unwrap();
@@ -137,7 +137,7 @@ async fn a_skipped_update_is_in_the_books_and_frees_its_grants() {
 
 #[tokio::test]
 async fn counters_that_contradict_the_unrolls_are_refused() {
-    let intake = Intake::new(&config(None, 8), 0);
+    let intake = Intake::new(&config(None, 8), 0, Accounting::default());
     intake.join(key(0), 1, 2, &layout());
     let short = intake.admit(key(0), 0, progress(7, 0), unroll(2, 0, 0)).await;
     assert!(matches!(short, Err(AdmissionError::Malformed(m)) if m.contains("steps are not in it")));
@@ -174,7 +174,7 @@ proptest! {
     #[test]
     fn the_books_always_balance(events in prop::collection::vec(event(), 1..120)) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let intake = Intake::new(&config(None, 3), 0);
+        let intake = Intake::new(&config(None, 3), 0, Accounting::default());
         // Per place in the roster: incarnation, next sequence, produced, dropped.
         let mut actors = [(1u64, 0u64, 0u64, 0u64); 3];
         let mut version = 0;

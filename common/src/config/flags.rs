@@ -38,6 +38,11 @@ pub struct RunFlags {
     #[arg(long, value_name = "DIR")]
     pub run_dir: Option<PathBuf>,
 
+    /// Continue the run in --run-dir from its newest valid checkpoint, with the configuration it has there; flags
+    /// and --set win over it
+    #[arg(long, requires = "run_dir", conflicts_with = "config")]
+    pub resume: bool,
+
     /// Configuration file in TOML; flags and --set win over it
     #[arg(long, value_name = "FILE.toml")]
     pub config: Option<PathBuf>,

@@ -9,5 +9,5 @@ mod resolve;
 mod sections;
 
 pub use flags::RunFlags;
-pub use resolve::ConfigError;
+pub use resolve::{ConfigError, RUN_CONFIG_FILE};
 pub use sections::*;

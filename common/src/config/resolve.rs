@@ -7,6 +7,9 @@ use toml::{Table, Value};
 use super::flags::RunFlags;
 use super::sections::{AlgorithmConfig, OptimizerKind, RunConfig, UntilReturn};
 
+/// Name of the file in a run directory that holds the run's resolved configuration.
+pub const RUN_CONFIG_FILE: &str = "config.toml";
+
 /// A configuration that cannot be used: what is wrong, where it was given, and what would do.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -51,7 +54,8 @@ impl RunConfig {
     /// If a layer cannot be read, has an unknown key or a value of the wrong type, or the result is out of
     /// range.
     pub fn from_flags(flags: &RunFlags) -> Result<Self, ConfigError> {
-        let mut layer = match &flags.config {
+        let resumed = flags.run_dir.as_ref().filter(|_| flags.resume).map(|dir| dir.join(RUN_CONFIG_FILE));
+        let mut layer = match flags.config.as_ref().or(resumed.as_ref()) {
             Some(path) => read_file(path)?,
             None => Table::new(),
         };
@@ -119,7 +123,7 @@ impl RunConfig {
         check(
             "rollout.workers_per_actor",
             &rollout.workers_per_actor,
-            rollout.envs_per_actor % rollout.workers_per_actor == 0,
+            rollout.envs_per_actor.is_multiple_of(rollout.workers_per_actor),
             "must divide rollout.envs_per_actor",
         )?;
         check("rollout.uplink_bytes", &rollout.uplink_bytes, rollout.uplink_bytes > 0, "must be at least 1")?;

@@ -274,7 +274,8 @@ pub struct OptimizerSection {
     pub learning_rate: f64,
     /// How the step size changes over the run.
     pub schedule: Schedule,
-    /// Added to the denominator.
+    /// Added to the denominator. With Adam's customary 1e-8 to 1e-5 a solved task's small gradients are blown up to
+    /// full steps, which undoes the solution in the long run.
     pub epsilon: f64,
     /// RMSProp: decay of the average of squared gradients.
     pub decay: f64,
@@ -294,7 +295,7 @@ impl Default for OptimizerSection {
             kind: OptimizerKind::Adam,
             learning_rate: 3e-3,
             schedule: Schedule::Constant,
-            epsilon: 1e-5,
+            epsilon: 5e-3,
             decay: 0.99,
             momentum: 0.0,
             beta1: 0.9,

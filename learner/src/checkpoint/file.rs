@@ -39,6 +39,8 @@ pub(super) fn encode(checkpoint: &Checkpoint) -> Result<Vec<u8>, CheckpointError
         ("optimizer_steps", checkpoint.optimizer.steps.to_string()),
         ("environment", toml::to_string(&checkpoint.environment).map_err(|e| failed(&e))?),
         ("config", checkpoint.config.to_toml().map_err(|e| failed(&e))?),
+        ("totals", serde_json::to_string(&checkpoint.totals).map_err(|e| failed(&e))?),
+        ("accounting", serde_json::to_string(&checkpoint.accounting).map_err(|e| failed(&e))?),
         ("crc32c", String::from_utf8_lossy(NO_CHECKSUM).into_owned()),
     ];
     let metadata = metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
@@ -73,6 +75,8 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Checkpoint, String> {
         weights: group(POLICY),
         optimizer: OptimizerState { steps: number(&metadata, "optimizer_steps")?, moments: group(OPTIMIZER) },
         algorithm: group(ALGORITHM),
+        totals: serde_json::from_str(entry("totals")?).map_err(|e| format!("totals: {e}"))?,
+        accounting: serde_json::from_str(entry("accounting")?).map_err(|e| format!("accounting: {e}"))?,
     })
 }
 

@@ -44,7 +44,9 @@ use impresario_common::config::RunConfig;
 use impresario_common::policy::Weights;
 use impresario_common::space::EnvironmentSpec;
 
+use crate::accounting::Accounting;
 use crate::optimizer::OptimizerState;
+use crate::report::Totals;
 
 pub use store::{latest, load, save};
 pub use writer::CheckpointWriter;
@@ -66,6 +68,10 @@ pub struct Checkpoint {
     pub optimizer: OptimizerState,
     /// What the algorithm itself remembers.
     pub algorithm: Weights,
+    /// The run's sums and episodes so far.
+    pub totals: Totals,
+    /// The run's books.
+    pub accounting: Accounting,
 }
 
 /// A checkpoint that cannot be written or read.

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use impresario_common::config::{ConfigError, RunConfig};
+use impresario_common::config::{ConfigError, RUN_CONFIG_FILE, RunConfig};
 
 use super::append_file::write_atomically;
 
@@ -13,7 +13,7 @@ use super::append_file::write_atomically;
 pub enum RunDirError {
     /// Another run lives there.
     #[error(
-        "run directory {} already holds a run (there is a config.toml): choose another one with --run-dir",
+        "run directory {} already holds a run (there is a config.toml): choose another one with --run-dir, or continue that run with --resume",
         .0.display()
     )]
     Occupied(PathBuf),
@@ -21,7 +21,7 @@ pub enum RunDirError {
     #[error("{} holds no run: it has no config.toml", .0.display())]
     NoRun(PathBuf),
     /// The directory cannot be made or listed.
-    #[error("cannot use run directory {}: {source}; choose another one with --run-dir", path.display())]
+    #[error("cannot use run directory {}: {source}; choose another one with --run-dir, or continue that run with --resume", path.display())]
     Unusable {
         /// The directory.
         path: PathBuf,
@@ -90,7 +90,7 @@ impl RunDir {
 
     /// `config.toml`: the run's configuration, fully resolved.
     pub fn config_path(&self) -> PathBuf {
-        self.path.join("config.toml")
+        self.path.join(RUN_CONFIG_FILE)
     }
 
     /// `metrics.jsonl`: a line of numbers an interval.

@@ -1,4 +1,7 @@
 //! How fast one thread steps environments, alone and with the policy: environment steps a second.
+//!
+//! `cargo bench -p impresario-actor --bench rollout`; compare medians within one sitting: the slowest samples are the
+//! machine's other work.
 
 #![allow(clippy::unwrap_used)]
 

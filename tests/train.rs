@@ -60,7 +60,10 @@ fn lockstep_runs_of_one_seed_end_in_the_same_weights() {
         let path = run_dir.to_str().unwrap();
         let lockstep = ["--set", "learner.max_policy_lag=0", "--until-return", "never"];
         let size = ["--envs-per-actor", "8", "--set", "learner.batch_size=16", "--steps", "20000"];
-        let ended = run(&[&["train", "--seed", seed, "--run-dir", path][..], &lockstep, &size].concat());
+        // Several workers finish in an order of their own.
+        let workers = ["--set", "rollout.workers_per_actor=2"];
+        let ended =
+            run(&[&["train", "--seed", seed, "--run-dir", path][..], &lockstep, &size, &workers].concat());
         assert_eq!(ended.code(), 0, "{}", ended.stderr);
         let outcome = summary(&run_dir);
         assert_eq!(outcome["policy_lag"]["max"], 0);

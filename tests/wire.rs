@@ -47,6 +47,9 @@ async fn connect(url: &str) -> LearnerClient<Channel> {
     LearnerClient::connect(url.to_owned()).await.unwrap()
 }
 
+/// Makes a valid unroll invalid.
+type Breach = fn(&mut v1::Unroll);
+
 /// An actor by hand: its stream in both directions.
 struct Hand {
     layout: UnrollLayout,
@@ -141,7 +144,7 @@ async fn malformed_unrolls_are_refused_without_harm_to_others() {
         ["--until-return", "never", "--steps", "200000", "--set", "learner.max_policy_lag=unlimited"];
     let (learner, url) = start_learner(folder.path(), &budget);
     let mut client = connect(&url).await;
-    let breaches: [(fn(&mut v1::Unroll), &str); 5] = [
+    let breaches: [(Breach, &str); 5] = [
         (
             |u| u.rewards.as_mut().unwrap().data = f32::NAN.to_le_bytes().repeat(80).into(),
             "not a finite number",

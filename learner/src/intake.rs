@@ -118,9 +118,10 @@ impl Account {
     }
 }
 
-/// Key of the queue: oldest policy version first; ties in the order of the roster, so that lockstep batches do
-/// not depend on the order of arrival.
-type QueueKey = (u64, ActorId, u64);
+/// Key of the queue: policy version, actor, incarnation, grant, sequence. The oldest version comes first; ties
+/// are in the order of the roster and of the grants, so that lockstep batches do not depend on the order of
+/// arrival, of which an actor's sequence numbers are one.
+type QueueKey = (u64, ActorId, u64, u64, u64);
 
 /// An unroll in the queue, of which the first `taken` columns are trained.
 #[derive(Debug)]
@@ -573,7 +574,7 @@ impl State {
             let bytes = unroll.bytes() as u64;
             self.queue_bytes += bytes;
             self.bytes_admitted += bytes;
-            let queue_key = (unroll.policy_version, key.actor, sequence_key(key, sequence));
+            let queue_key = (unroll.policy_version, key.actor, key.incarnation, unroll.grant, sequence);
             self.queue.insert(queue_key, Queued { unroll: Arc::new(unroll), taken: 0 });
         }
         Ok(())
@@ -646,11 +647,6 @@ impl State {
         }
         books
     }
-}
-
-/// Orders unrolls of one actor and version: an older incarnation's first.
-fn sequence_key(key: ActorKey, sequence: u64) -> u64 {
-    (key.incarnation << 40) | sequence
 }
 
 fn add_time(total: &mut v1::WorkerTime, progress: &v1::Progress) {

@@ -111,11 +111,10 @@ impl Session {
             self.env_steps += work.batch.steps() as u64;
             self.broadcast.publish(self.trainer.snapshot()?);
         }
-        let report = result?;
-        if let Outcome::Skipped { reason } = report.outcome {
-            tracing::warn!(version = acted_on, "skipped an update: {reason}");
+        if skipped {
             self.checkpoints.submit_skipped(acted_on, work.batch.clone());
         }
+        let report = result?;
         self.recorder.update(&UpdateEvent {
             version: self.trainer.version(),
             steps: work.batch.steps() as u64,

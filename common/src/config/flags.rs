@@ -34,7 +34,7 @@ pub struct RunFlags {
     pub until_return: Option<UntilReturn>,
 
     /// Directory for configuration, metrics, checkpoints and summary
-    /// [default: runs/<environment>-<algorithm>-seed<seed>-<time>]
+    /// [default: runs/ENVIRONMENT-ALGORITHM-seedSEED-TIME]
     #[arg(long, value_name = "DIR")]
     pub run_dir: Option<PathBuf>,
 

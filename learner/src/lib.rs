@@ -12,7 +12,7 @@
 //!   [`optimizer`]: RMSProp and Adam over [`parameters`].
 //! * [`broadcast`]: new weights to every actor.
 //! * [`checkpoint`], [`report`]: files, logs, metrics, the bottleneck's verdict.
-//! * [`run`]: a learner's life; [`session`]: the trainer's thread; [`command`]: flags and exit code.
+//! * [`mod@run`]: a learner's life; [`session`]: the trainer's thread; [`command`]: flags and exit code.
 
 pub mod accounting;
 pub mod algorithm;

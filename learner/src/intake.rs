@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use impresario_common::config::RunConfig;
 use impresario_common::unroll::{Unroll, UnrollLayout};
-use impresario_common::wire::v1;
+use impresario_common::wire::{MAX_MESSAGE_BYTES, v1};
 
 use crate::accounting::{Accounting, DropReason};
 use crate::batch::Batch;
@@ -26,6 +27,25 @@ const DISCONNECTED_GRACE: Duration = Duration::from_secs(1);
 /// How often the trainer looks for silent actors while it waits.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
 
+/// How often an admission that waits for room looks again, and gives a sign of life for its actor, whose own
+/// signs wait behind the unroll.
+const ROOM_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Time between two looks for silent actors after which nobody is blamed for it: the learner itself may have
+/// stood still, and what it should have heard lies unread in its streams.
+const SWEEP_LATE: Duration = Duration::from_secs(1);
+
+/// Steps that one incarnation can report. No actor takes as many, and sums over all of them stay in range.
+const MAX_PRODUCED_STEPS: u64 = 1 << 48;
+
+/// Reasons for dropped steps that an actor may name, and bytes of a name.
+const MAX_REASONS: usize = 16;
+const MAX_REASON_BYTES: usize = 64;
+
+/// Reasons that the run's books keep apart; steps dropped for yet others count as [`OTHER_REASONS`].
+const MAX_REASONS_IN_BOOKS: usize = 64;
+const OTHER_REASONS: &str = "other";
+
 /// Which life of which actor a message belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ActorKey {
@@ -33,6 +53,27 @@ pub struct ActorKey {
     pub actor: ActorId,
     /// Which life of the process in that place.
     pub incarnation: u64,
+}
+
+/// Which stream of an actor a message belongs to. Only the newest one acts for it: what an older one still
+/// holds would come twice, or tell of the past.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamKey {
+    /// Whose stream it is.
+    pub actor: ActorKey,
+    /// Position among the streams of this incarnation; 0 before the first.
+    pub number: u64,
+}
+
+/// A stream that an actor has opened.
+#[derive(Debug, Clone)]
+pub struct OpenStream {
+    /// Which.
+    pub key: StreamKey,
+    /// Rings when there is mail.
+    pub bell: Arc<Notify>,
+    /// Set when a newer stream takes over, or the account is closed.
+    pub replaced: CancellationToken,
 }
 
 /// Why an unroll was not admitted.
@@ -44,6 +85,9 @@ pub enum AdmissionError {
     /// The identity is not, or no longer, in the books.
     #[error("actor {0} incarnation {1} is not in this run's books (any more): join afresh")]
     Unknown(ActorId, u64),
+    /// The message came on a stream that is not the actor's newest.
+    #[error("a newer stream has replaced this one")]
+    Replaced,
     /// The message breaks the contract.
     #[error("{0}")]
     Malformed(String),
@@ -103,8 +147,15 @@ struct Account {
     /// Steps in admitted unrolls.
     received: u64,
     progress: v1::Progress,
-    /// Rung when there is mail.
+    /// Number of the newest stream.
+    stream: u64,
+    /// Rung when there is mail for the newest stream; each has a bell of its own, because a bell wakes one
+    /// listener only.
     bell: Arc<Notify>,
+    /// Set when a newer stream replaces the newest.
+    replaced: CancellationToken,
+    /// Set when the account is closed.
+    closed: CancellationToken,
 }
 
 impl Account {
@@ -118,10 +169,10 @@ impl Account {
     }
 }
 
-/// Key of the queue: policy version, actor, incarnation, grant, sequence. The oldest version comes first; ties
+/// Key of the queue: policy version, actor with incarnation, grant, sequence. The oldest version comes first; ties
 /// are in the order of the roster and of the grants, so that lockstep batches do not depend on the order of
 /// arrival, of which an actor's sequence numbers are one.
-type QueueKey = (u64, ActorId, u64, u64, u64);
+type QueueKey = (u64, ActorKey, u64, u64);
 
 /// An unroll in the queue, of which the first `taken` columns are trained.
 #[derive(Debug)]
@@ -133,7 +184,7 @@ struct Queued {
 #[derive(Debug)]
 struct State {
     pacing: Pacing,
-    layout: Option<UnrollLayout>,
+    layout: Option<Arc<UnrollLayout>>,
     accounts: BTreeMap<ActorId, Account>,
     queue: BTreeMap<QueueKey, Queued>,
     queue_bytes: u64,
@@ -147,6 +198,7 @@ struct State {
     closed_worker_time: v1::WorkerTime,
     bytes_admitted: u64,
     started: Option<Instant>,
+    last_sweep: Instant,
     finished: bool,
 }
 
@@ -190,6 +242,7 @@ impl Intake {
                 closed_worker_time: v1::WorkerTime::default(),
                 bytes_admitted: 0,
                 started: None,
+                last_sweep: Instant::now(),
                 finished: false,
             }),
             batch_ready: Condvar::new(),
@@ -198,7 +251,8 @@ impl Intake {
             queue_bytes: learner.queue_bytes,
             batch_size: learner.batch_size,
             grant_timeout: Duration::from_secs_f64(learner.grant_timeout_seconds),
-            reconnect: Duration::from_secs_f64(learner.reconnect_seconds),
+            // A stream opens a moment after its actor has joined.
+            reconnect: Duration::from_secs_f64(learner.reconnect_seconds).max(DISCONNECTED_GRACE),
         }
     }
 
@@ -208,7 +262,15 @@ impl Intake {
     /// With a message that says what to change.
     pub fn check_shape(&self, layout: &UnrollLayout, columns: usize) -> Result<(), String> {
         self.state.lock().pacing.check_columns(columns)?;
-        let needed = ((self.batch_size + columns) * layout.column_bytes()) as u64;
+        let column = layout.column_bytes();
+        if columns.saturating_mul(column) > MAX_MESSAGE_BYTES {
+            return Err(format!(
+                "an unroll of {columns} environment copies has {} bytes, more than the {MAX_MESSAGE_BYTES} of a \
+                 message: start the actor with fewer --envs or more --workers, or lower rollout.unroll_length",
+                columns.saturating_mul(column),
+            ));
+        }
+        let needed = self.batch_size.saturating_add(columns).saturating_mul(column) as u64;
         if needed > self.queue_bytes {
             return Err(format!(
                 "a batch of {} columns and an unroll of {columns} need {needed} bytes of queue, but \
@@ -219,13 +281,23 @@ impl Intake {
         Ok(())
     }
 
-    /// Opens an account, closing the one of the actor's former incarnation. Returns the bell that rings when
-    /// there is mail.
-    pub fn join(&self, key: ActorKey, workers: usize, columns: usize, layout: &UnrollLayout) -> Arc<Notify> {
+    /// Opens an account, closing the one of the actor's former incarnation. The token is set when it closes.
+    pub fn join(
+        &self,
+        key: ActorKey,
+        workers: usize,
+        columns: usize,
+        layout: &UnrollLayout,
+    ) -> CancellationToken {
         let mut state = self.state.lock();
-        state.layout.get_or_insert_with(|| layout.clone());
+        if state.layout.is_none() {
+            state.layout = Some(Arc::new(layout.clone()));
+            // What is granted must find room when it comes, whatever the lag bound permits.
+            let limit = self.queue_bytes / (layout.column_bytes() as u64).max(1);
+            state.pacing.limit_columns(usize::try_from(limit).unwrap_or(usize::MAX));
+        }
         state.close(key.actor);
-        let bell = Arc::new(Notify::new());
+        let closed = CancellationToken::new();
         state.accounts.insert(
             key.actor,
             Account {
@@ -237,60 +309,83 @@ impl Intake {
                 next_sequence: 0,
                 received: 0,
                 progress: v1::Progress::default(),
-                bell: bell.clone(),
+                stream: 0,
+                bell: Arc::default(),
+                replaced: closed.child_token(),
+                closed: closed.clone(),
             },
         );
         state.pacing.join(key.actor, workers, columns);
         self.deliver_mail(&mut state);
-        bell
+        closed
     }
 
-    /// Sequence number of the first unroll not admitted from `key`, if it has an account.
-    pub fn resume_sequence(&self, key: ActorKey) -> Option<u64> {
-        self.state.lock().account(key).ok().map(|account| account.next_sequence)
+    /// `key` begins anew after a break: the sequence number of the first unroll not admitted from it, if it has
+    /// an account. Its former stream acts for it no more, so that the number stays true.
+    pub fn resume(&self, key: ActorKey) -> Option<u64> {
+        let mut state = self.state.lock();
+        let account = state.account(key).ok()?;
+        account.replace_stream();
+        account.last_heard = Instant::now();
+        let sequence = account.next_sequence;
+        self.departure.notify_waiters();
+        Some(sequence)
     }
 
-    /// A stream of `key` is open.
+    /// `key` opens a stream, which replaces its former ones.
     ///
     /// # Errors
     /// If `key` has no account.
-    pub fn connected(&self, key: ActorKey) -> Result<(), AdmissionError> {
+    pub fn connect(&self, key: ActorKey) -> Result<OpenStream, AdmissionError> {
         let mut state = self.state.lock();
         let account = state.account(key)?;
+        account.replace_stream();
         account.connected = true;
         account.last_heard = Instant::now();
+        let stream = OpenStream {
+            key: StreamKey { actor: key, number: account.stream },
+            bell: account.bell.clone(),
+            replaced: account.replaced.clone(),
+        };
         state.pacing.activate(key.actor);
         state.pacing.resend(key.actor);
         self.deliver_mail(&mut state);
-        Ok(())
+        Ok(stream)
     }
 
-    /// The stream of `key` has ended. Its grants stay its own for a moment.
-    pub fn disconnected(&self, key: ActorKey) {
-        if let Ok(account) = self.state.lock().account(key) {
+    /// A stream has ended. If it was the newest, its actor's grants stay its own for a moment.
+    pub fn disconnected(&self, stream: StreamKey) {
+        let mut state = self.state.lock();
+        if let Ok(account) = state.stream(stream) {
             account.connected = false;
             account.last_heard = Instant::now();
+            self.departure.notify_waiters();
         }
     }
 
-    /// What `key` is to be told now.
+    /// Whether the run is over.
+    pub fn is_finished(&self) -> bool {
+        self.state.lock().finished
+    }
+
+    /// What is to be told on `stream` now.
     ///
     /// # Errors
-    /// If `key` has no account.
-    pub fn mail(&self, key: ActorKey) -> Result<Mail, AdmissionError> {
+    /// If `stream` does not act for an account.
+    pub fn mail(&self, stream: StreamKey) -> Result<Mail, AdmissionError> {
         let mut state = self.state.lock();
-        let acknowledged = state.account(key)?.next_sequence;
-        let grants = state.pacing.take_unsent(key.actor);
+        let acknowledged = state.stream(stream)?.next_sequence;
+        let grants = state.pacing.take_unsent(stream.actor.actor);
         Ok(Mail { acknowledged, grants, finished: state.finished })
     }
 
     /// Takes an unroll into the queue and the books, waiting while the queue is full.
     ///
     /// # Errors
-    /// If the run is over, `key` has no account, or the unroll breaks the contract.
+    /// If the run is over, `stream` does not act for an account, or the unroll breaks the contract.
     pub async fn admit(
         &self,
-        key: ActorKey,
+        stream: StreamKey,
         sequence: u64,
         progress: v1::Progress,
         unroll: Unroll,
@@ -303,17 +398,18 @@ impl Intake {
                 if state.finished {
                     return Err(AdmissionError::Finished);
                 }
-                if state.queue_bytes == 0 || state.queue_bytes + bytes <= self.queue_bytes {
-                    state.admit(key, sequence, progress, unroll)?;
+                state.stream(stream)?.last_heard = Instant::now();
+                // A trainer that has no batch waits for this unroll or one behind it, and would wait for ever.
+                if state.queue_bytes + bytes <= self.queue_bytes || state.pacing.ready() == 0 {
+                    state.admit(stream, sequence, progress, unroll)?;
                     self.deliver_mail(&mut state);
                     if state.pacing.ready() > 0 {
                         self.batch_ready.notify_one();
                     }
                     return Ok(());
                 }
-                state.account(key)?.last_heard = Instant::now();
             }
-            room.await;
+            let _ = tokio::time::timeout(ROOM_INTERVAL, room).await;
         }
     }
 
@@ -321,7 +417,7 @@ impl Intake {
     ///
     /// # Errors
     /// If `key` has no account.
-    pub fn shape(&self, key: ActorKey) -> Result<(UnrollLayout, usize), AdmissionError> {
+    pub fn shape(&self, key: ActorKey) -> Result<(Arc<UnrollLayout>, usize), AdmissionError> {
         let mut state = self.state.lock();
         let columns = state.account(key)?.columns;
         let layout = state.layout.clone();
@@ -331,11 +427,11 @@ impl Intake {
     /// An actor's counters have come.
     ///
     /// # Errors
-    /// If `key` has no account or the counters run backwards.
-    pub fn progress(&self, key: ActorKey, progress: v1::Progress) -> Result<(), AdmissionError> {
+    /// If `stream` does not act for an account or the counters run backwards.
+    pub fn progress(&self, stream: StreamKey, progress: v1::Progress) -> Result<(), AdmissionError> {
         let mut state = self.state.lock();
-        state.account(key)?.take_progress(progress)?;
-        state.pacing.activate(key.actor);
+        state.stream(stream)?.take_progress(progress)?;
+        state.pacing.activate(stream.actor.actor);
         self.deliver_mail(&mut state);
         Ok(())
     }
@@ -344,10 +440,10 @@ impl Intake {
     ///
     /// # Errors
     /// As [`Self::progress`].
-    pub fn goodbye(&self, key: ActorKey, progress: v1::Progress) -> Result<(), AdmissionError> {
+    pub fn goodbye(&self, stream: StreamKey, progress: v1::Progress) -> Result<(), AdmissionError> {
         let mut state = self.state.lock();
-        state.account(key)?.take_progress(progress)?;
-        state.close(key.actor);
+        state.stream(stream)?.take_progress(progress)?;
+        state.close(stream.actor.actor);
         self.deliver_mail(&mut state);
         self.departure.notify_waiters();
         self.batch_ready.notify_one();
@@ -355,10 +451,10 @@ impl Intake {
     }
 
     /// An actor breaks the contract: it is out, and what it produced and did not send is lost.
-    pub fn expel(&self, key: ActorKey) {
+    pub fn expel(&self, stream: StreamKey) {
         let mut state = self.state.lock();
-        if state.account(key).is_ok() {
-            state.close(key.actor);
+        if state.stream(stream).is_ok() {
+            state.close(stream.actor.actor);
             self.deliver_mail(&mut state);
             self.departure.notify_waiters();
         }
@@ -419,8 +515,7 @@ impl Intake {
             if self.state.lock().accounts.values().all(|account| !account.connected) {
                 return;
             }
-            // Disconnections without goodbye ring no bell.
-            let _ = tokio::time::timeout(SWEEP_INTERVAL, departure).await;
+            departure.await;
         }
     }
 
@@ -431,6 +526,9 @@ impl Intake {
         for actor in actors {
             state.close(actor);
         }
+        // Still in training: the trainer has broken off without a word.
+        let abandoned = std::mem::take(&mut state.training);
+        state.drop_steps(DropReason::RunEnded, abandoned);
         state.accounting()
     }
 
@@ -462,6 +560,12 @@ impl Intake {
     /// Takes grants back from silent actors, and closes the accounts of those that are gone.
     fn sweep(&self, state: &mut MutexGuard<'_, State>) {
         let now = Instant::now();
+        let since_last = now.duration_since(std::mem::replace(&mut state.last_sweep, now));
+        if since_last > SWEEP_LATE {
+            for account in state.accounts.values_mut() {
+                account.last_heard = (account.last_heard + since_last).min(now);
+            }
+        }
         let silent = |account: &Account| now.duration_since(account.last_heard);
         let mut lost = vec![];
         let mut stalled = vec![];
@@ -499,12 +603,21 @@ impl Intake {
 }
 
 impl Account {
+    /// Makes a stream the newest; the former one is told.
+    fn replace_stream(&mut self) {
+        self.stream += 1;
+        self.connected = false;
+        self.replaced.cancel();
+        self.replaced = self.closed.child_token();
+        self.bell = Arc::default();
+    }
+
     fn take_progress(&mut self, progress: v1::Progress) -> Result<(), AdmissionError> {
-        let dropped: u64 = progress.dropped_steps.values().sum();
+        let dropped = check_counters(&progress)?;
         if progress.produced_steps < self.progress.produced_steps || dropped < self.dropped() {
             return Err(AdmissionError::Malformed("progress: counters run backwards".into()));
         }
-        if progress.produced_steps < self.received.saturating_add(dropped) {
+        if progress.produced_steps < self.received + dropped {
             return Err(AdmissionError::Malformed(format!(
                 "progress: {} steps produced, but {} received and {dropped} dropped",
                 progress.produced_steps, self.received
@@ -524,14 +637,21 @@ impl State {
             .ok_or(AdmissionError::Unknown(key.actor, key.incarnation))
     }
 
+    /// The account that `stream` acts for.
+    fn stream(&mut self, stream: StreamKey) -> Result<&mut Account, AdmissionError> {
+        let account = self.account(stream.actor)?;
+        if account.stream == stream.number { Ok(account) } else { Err(AdmissionError::Replaced) }
+    }
+
     fn admit(
         &mut self,
-        key: ActorKey,
+        stream: StreamKey,
         sequence: u64,
         progress: v1::Progress,
         unroll: Unroll,
     ) -> Result<(), AdmissionError> {
-        let account = self.account(key)?;
+        let key = stream.actor;
+        let account = self.stream(stream)?;
         if sequence < account.next_sequence {
             // Sent again after a break, and already in the books: acknowledging it once more is all it needs.
             account.bell.notify_one();
@@ -574,7 +694,7 @@ impl State {
             let bytes = unroll.bytes() as u64;
             self.queue_bytes += bytes;
             self.bytes_admitted += bytes;
-            let queue_key = (unroll.policy_version, key.actor, key.incarnation, unroll.grant, sequence);
+            let queue_key = (unroll.policy_version, key, unroll.grant, sequence);
             self.queue.insert(queue_key, Queued { unroll: Arc::new(unroll), taken: 0 });
         }
         Ok(())
@@ -609,9 +729,7 @@ impl State {
     }
 
     fn drop_steps(&mut self, reason: DropReason, steps: u64) {
-        if steps > 0 {
-            *self.dropped.entry(reason.as_str().into()).or_default() += steps;
-        }
+        add_dropped(&mut self.dropped, reason.as_str(), steps);
     }
 
     /// Closes an account: what it produced and neither sent nor dropped is lost.
@@ -620,13 +738,11 @@ impl State {
         let Some(account) = self.accounts.remove(&actor) else { return };
         self.drop_steps(DropReason::ActorLost, account.outstanding());
         for (reason, steps) in &account.progress.dropped_steps {
-            if *steps > 0 {
-                *self.dropped.entry(reason.clone()).or_default() += steps;
-            }
+            add_dropped(&mut self.dropped, reason, *steps);
         }
         self.closed_produced += account.progress.produced_steps;
         add_time(&mut self.closed_worker_time, &account.progress);
-        account.bell.notify_one();
+        account.closed.cancel();
     }
 
     fn accounting(&self) -> Accounting {
@@ -642,19 +758,52 @@ impl State {
             books.produced += account.progress.produced_steps;
             books.in_flight += account.outstanding();
             for (reason, steps) in &account.progress.dropped_steps {
-                *books.dropped.entry(reason.clone()).or_default() += steps;
+                add_dropped(&mut books.dropped, reason, *steps);
             }
         }
         books
     }
 }
 
+/// Checks that a message's counters are numbers that can be added up, and returns the dropped steps.
+fn check_counters(progress: &v1::Progress) -> Result<u64, AdmissionError> {
+    let malformed = |problem: String| Err(AdmissionError::Malformed(format!("progress: {problem}")));
+    if progress.produced_steps > MAX_PRODUCED_STEPS {
+        return malformed(format!("{} steps produced, more than can be", progress.produced_steps));
+    }
+    let reasons = &progress.dropped_steps;
+    if reasons.len() > MAX_REASONS {
+        return malformed(format!("{} reasons for dropped steps, at most {MAX_REASONS}", reasons.len()));
+    }
+    let is_name = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+    if !reasons.keys().all(|r| (1..=MAX_REASON_BYTES).contains(&r.len()) && r.bytes().all(is_name)) {
+        return malformed(format!(
+            "a reason for dropped steps is not a name of 1 to {MAX_REASON_BYTES} lower-case letters, digits and _"
+        ));
+    }
+    match reasons.values().try_fold(0u64, |sum, &steps| sum.checked_add(steps)) {
+        Some(dropped) if dropped <= progress.produced_steps => Ok(dropped),
+        _ => malformed(format!("more steps dropped than the {} produced", progress.produced_steps)),
+    }
+}
+
+/// Adds steps to the books under `reason`.
+fn add_dropped(dropped: &mut BTreeMap<String, u64>, reason: &str, steps: u64) {
+    if steps == 0 {
+        return;
+    }
+    let known = dropped.contains_key(reason) || dropped.len() < MAX_REASONS_IN_BOOKS;
+    *dropped.entry(if known { reason } else { OTHER_REASONS }.to_owned()).or_default() += steps;
+}
+
 fn add_time(total: &mut v1::WorkerTime, progress: &v1::Progress) {
     if let Some(time) = &progress.worker_time {
-        total.inference += time.inference;
-        total.environment += time.environment;
-        total.waiting_grant += time.waiting_grant;
-        total.waiting_uplink += time.waiting_uplink;
+        // What actors claim may be anything.
+        let add = |total: &mut u64, nanoseconds: u64| *total = total.saturating_add(nanoseconds);
+        add(&mut total.inference, time.inference);
+        add(&mut total.environment, time.environment);
+        add(&mut total.waiting_grant, time.waiting_grant);
+        add(&mut total.waiting_uplink, time.waiting_uplink);
     }
 }
 

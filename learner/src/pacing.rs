@@ -80,6 +80,8 @@ pub struct Pacing {
     bound: Option<u64>,
     /// B.
     batch: usize,
+    /// Columns that there is room for.
+    limit: usize,
     /// Members needed before the first grant.
     wait_for: usize,
     started: bool,
@@ -99,6 +101,7 @@ impl Pacing {
         Self {
             bound,
             batch,
+            limit: usize::MAX,
             wait_for,
             started: false,
             version,
@@ -114,6 +117,13 @@ impl Pacing {
         self.bound
             .map_or(usize::MAX, |k| usize::try_from(k).unwrap_or(usize::MAX).saturating_add(1))
             .saturating_mul(self.batch)
+            // A batch must fit, or nothing would ever be trained.
+            .min(self.limit.max(self.batch))
+    }
+
+    /// Grants no more than there is room for.
+    pub fn limit_columns(&mut self, columns: usize) {
+        self.limit = columns;
     }
 
     /// Whether unrolls of `columns` columns can ever be granted.
@@ -177,13 +187,11 @@ impl Pacing {
         let Some(member) = self.members.get_mut(&actor) else { return };
         member.unsent = match self.bound {
             None if self.started => vec![Grant { from: 0, upto: u64::MAX, min_version: 0 }],
-            None => vec![],
-            Some(_) => self
-                .tickets
-                .range((actor, 0)..=(actor, u64::MAX))
-                .map(|(&(_, index), t)| Grant { from: index, upto: index + 1, min_version: t.min_version })
-                .collect(),
+            _ => vec![],
         };
+        for (&(_, index), ticket) in self.tickets.range((actor, 0)..=(actor, u64::MAX)) {
+            append(&mut member.unsent, index, ticket.min_version);
+        }
     }
 
     /// Grants to send to an actor, each handed out once.
@@ -240,7 +248,7 @@ impl Pacing {
         let mut due = 0usize;
         for (&acted, &columns) in &left {
             due += columns;
-            let updates = (acted + bound).saturating_sub(self.version);
+            let updates = acted.saturating_add(bound).saturating_sub(self.version);
             if due > (updates as usize).saturating_mul(self.batch) {
                 return 0;
             }
@@ -303,7 +311,7 @@ impl Pacing {
         let mut due = 0usize;
         all.iter().all(|(&acted, &columns)| {
             due += columns;
-            let updates = (acted + bound + 1).saturating_sub(first_update);
+            let updates = acted.saturating_add(bound).saturating_add(1).saturating_sub(first_update);
             due <= (updates as usize).saturating_mul(self.batch)
         })
     }
@@ -339,13 +347,18 @@ impl Pacing {
             member.next_grant += 1;
             member.pending += 1;
             covered += member.columns;
-            match member.unsent.last_mut() {
-                Some(last) if last.upto == index && last.min_version == self.version => last.upto += 1,
-                _ => member.unsent.push(Grant { from: index, upto: index + 1, min_version: self.version }),
-            }
+            append(&mut member.unsent, index, self.version);
             let ticket = Ticket { min_version: self.version, columns: member.columns };
             self.tickets.insert((actor, index), ticket);
         }
+    }
+}
+
+/// Adds the grant `index` to those to be sent, as few ranges as may be.
+fn append(unsent: &mut Vec<Grant>, index: u64, min_version: u64) {
+    match unsent.last_mut() {
+        Some(last) if last.upto == index && last.min_version == min_version => last.upto += 1,
+        _ => unsent.push(Grant { from: index, upto: index + 1, min_version }),
     }
 }
 

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use dashmap::DashMap;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use impresario_common::config::RunConfig;
 use impresario_common::policy::PolicySpec;
@@ -16,8 +17,11 @@ use impresario_common::unroll::UnrollLayout;
 use impresario_common::wire::v1::{self, Refusal};
 use impresario_common::wire::{PROTOCOL_VERSION, WireError};
 
-use crate::intake::{ActorKey, Intake};
+use crate::intake::{ActorKey, AdmissionError, Intake, OpenStream};
 use crate::pacing::ActorId;
+
+/// Characters of an actor's description that are kept.
+const MAX_DESCRIPTION: usize = 200;
 
 /// A refusal at the door, and what to change.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -41,10 +45,8 @@ impl Refused {
 struct Member {
     incarnation: u64,
     description: String,
-    /// Rung when there is mail for it.
-    bell: Arc<Notify>,
-    /// Number of its newest stream; an older stream ends when it sees a newer number.
-    stream: watch::Sender<u64>,
+    /// Set when its account is closed.
+    closed: CancellationToken,
 }
 
 /// See the module's documentation.
@@ -60,28 +62,17 @@ pub struct Roster {
     environment: watch::Sender<Option<EnvironmentSpec>>,
 }
 
-/// A stream's hold on its place in the roster.
+/// A stream's hold on its actor's account, until this is dropped.
 #[derive(Debug)]
 pub struct StreamSeat {
-    /// Whose stream it is.
-    pub key: ActorKey,
-    /// Rings when there is mail.
-    pub bell: Arc<Notify>,
-    number: u64,
-    newest: watch::Receiver<u64>,
+    /// The stream.
+    pub stream: OpenStream,
+    intake: Arc<Intake>,
 }
 
-impl StreamSeat {
-    /// Waits until a newer stream or incarnation of the actor has taken over.
-    pub async fn replaced(&mut self) {
-        let number = self.number;
-        // An error means that the member is gone, which replaces the stream as well.
-        let _ = self.newest.wait_for(|&newest| newest != number).await;
-    }
-
-    /// Whether a newer stream or incarnation has taken over.
-    pub fn is_replaced(&self) -> bool {
-        *self.newest.borrow() != self.number || self.newest.has_changed().is_err()
+impl Drop for StreamSeat {
+    fn drop(&mut self) {
+        self.intake.disconnected(self.stream.key);
     }
 }
 
@@ -152,46 +143,47 @@ impl Roster {
         let layout = UnrollLayout::new(self.config.rollout.unroll_length, &environment);
         self.intake.check_shape(&layout, columns).map_err(|e| Refused::new(Refusal::Shape, e))?;
         if let Some(identity) = request.identity {
-            let key = self.authenticate(&identity)?;
-            let resume_sequence = self.resume_sequence(key)?;
+            let (key, _) = self.authenticate(&identity)?;
+            let resume_sequence = self.resume(key)?;
             return Ok(self.welcome(key, resume_sequence));
         }
+        if self.intake.is_finished() {
+            return Err(AdmissionError::Finished.into());
+        }
+        self.claim_environment(&environment)?;
+        // Those whose accounts were closed in the meantime need no place any more.
+        self.members.retain(|_, member| !member.closed.is_cancelled());
         let actor = self.next_actor.fetch_add(1, Ordering::Relaxed);
         let key = ActorKey { actor, incarnation: 1 };
-        let bell = self.intake.join(key, workers, columns, &layout);
-        let member = Member {
-            incarnation: key.incarnation,
-            description: request.description,
-            bell,
-            stream: watch::Sender::new(0),
-        };
+        let closed = self.intake.join(key, workers, columns, &layout);
+        let description = request.description.chars().take(MAX_DESCRIPTION).collect();
+        let member = Member { incarnation: key.incarnation, description, closed };
         tracing::info!(actor, from = member.description, workers, copies = columns, "actor joined");
         self.members.insert(actor, member);
-        self.environment.send_if_modified(|known| {
-            let first = known.is_none();
-            known.get_or_insert(environment);
-            first
-        });
         Ok(self.welcome(key, 0))
     }
 
-    /// The account behind an identity.
+    /// The account behind an identity, and what is set when it closes.
     ///
     /// # Errors
-    /// If the identity is of another run or another incarnation.
-    pub fn authenticate(&self, identity: &v1::Identity) -> Result<ActorKey, Refused> {
+    /// If the identity is of another run or another incarnation, or its account is closed.
+    pub fn authenticate(&self, identity: &v1::Identity) -> Result<(ActorKey, CancellationToken), Refused> {
         let key = ActorKey { actor: identity.actor, incarnation: identity.incarnation };
-        let known = self.members.get(&key.actor).is_some_and(|m| m.incarnation == key.incarnation);
-        if identity.run_id != self.run_id || !known {
-            return Err(Refused::new(
+        let closed = self
+            .members
+            .get(&key.actor)
+            .filter(|m| m.incarnation == key.incarnation && !m.closed.is_cancelled())
+            .map(|m| m.closed.clone());
+        match closed {
+            Some(closed) if identity.run_id == self.run_id => Ok((key, closed)),
+            _ => Err(Refused::new(
                 Refusal::Identity,
                 format!(
-                    "this learner (run {}) does not know actor {} incarnation {} of run {}: join afresh",
-                    self.run_id, identity.actor, identity.incarnation, identity.run_id
+                    "this learner (run {}) does not know actor {} incarnation {}, or counts it as lost: join afresh",
+                    self.run_id, identity.actor, identity.incarnation
                 ),
-            ));
+            )),
         }
-        Ok(key)
     }
 
     /// Seats a new stream of an actor; older ones are told to end.
@@ -199,27 +191,8 @@ impl Roster {
     /// # Errors
     /// If the identity is not valid, or its account is closed.
     pub fn seat(&self, identity: &v1::Identity) -> Result<StreamSeat, Refused> {
-        let key = self.authenticate(identity)?;
-        let seat = {
-            let Some(member) = self.members.get(&key.actor) else {
-                return Err(Refused::new(Refusal::Identity, "the actor has just left: join afresh"));
-            };
-            let mut number = 0;
-            member.stream.send_modify(|newest| {
-                *newest += 1;
-                number = *newest;
-            });
-            StreamSeat { key, bell: member.bell.clone(), number, newest: member.stream.subscribe() }
-        };
-        self.intake.connected(key).map_err(|e| Refused::new(Refusal::Identity, e))?;
-        Ok(seat)
-    }
-
-    /// A stream has ended.
-    pub fn leave(&self, seat: &StreamSeat) {
-        if !seat.is_replaced() {
-            self.intake.disconnected(seat.key);
-        }
+        let (key, _) = self.authenticate(identity)?;
+        Ok(StreamSeat { stream: self.intake.connect(key)?, intake: self.intake.clone() })
     }
 
     /// An actor has said goodbye.
@@ -237,8 +210,8 @@ impl Roster {
         v1::JoinResponse { run: Some(self.run()), identity: Some(identity), resume_sequence }
     }
 
-    fn resume_sequence(&self, key: ActorKey) -> Result<u64, Refused> {
-        self.intake.resume_sequence(key).ok_or_else(|| {
+    fn resume(&self, key: ActorKey) -> Result<u64, Refused> {
+        self.intake.resume(key).ok_or_else(|| {
             Refused::new(Refusal::Identity, "the actor was away for too long and counts as lost: join afresh")
         })
     }
@@ -247,7 +220,6 @@ impl Roster {
         &self,
         environment: Option<v1::EnvironmentSpec>,
     ) -> Result<EnvironmentSpec, Refused> {
-        let refuse = |message: String| Refused::new(Refusal::Environment, message);
         let missing = || WireError::field("environment", "missing");
         let environment: EnvironmentSpec = environment
             .ok_or_else(missing)
@@ -260,18 +232,44 @@ impl Roster {
                 environment.id
             )));
         }
-        if let Some(known) = self.environment.borrow().as_ref() {
-            if known.observation != environment.observation || known.action != environment.action {
-                return Err(refuse(format!(
-                    "{wanted} has observations {} and actions {} in this run, but {} and {} on the actor: use the \
-                     same version and options of the environment on every actor",
-                    known.observation, known.action, environment.observation, environment.action
-                )));
+        match self.environment.borrow().as_ref() {
+            Some(known) => self.check_same(known, &environment)?,
+            None => {
+                PolicySpec::new(&environment, &self.config.policy)
+                    .map_err(|e| refuse(format!("{wanted}: {e}")))?;
             }
-        } else {
-            PolicySpec::new(&environment, &self.config.policy)
-                .map_err(|e| refuse(format!("{wanted}: {e}")))?;
         }
         Ok(environment)
     }
+
+    fn check_same(&self, known: &EnvironmentSpec, offered: &EnvironmentSpec) -> Result<(), Refused> {
+        if known.observation == offered.observation && known.action == offered.action {
+            return Ok(());
+        }
+        Err(refuse(format!(
+            "{} has observations {} and actions {} in this run, but {} and {} on the actor: use the same version \
+             and options of the environment on every actor",
+            known.id, known.observation, known.action, offered.observation, offered.action
+        )))
+    }
+
+    /// Makes `environment` the run's, unless another actor was first, whose environment it must then share.
+    fn claim_environment(&self, environment: &EnvironmentSpec) -> Result<(), Refused> {
+        let mut same = Ok(());
+        self.environment.send_if_modified(|known| match known {
+            Some(known) => {
+                same = self.check_same(known, environment);
+                false
+            }
+            None => {
+                *known = Some(environment.clone());
+                true
+            }
+        });
+        same
+    }
+}
+
+fn refuse(message: String) -> Refused {
+    Refused::new(Refusal::Environment, message)
 }

@@ -14,8 +14,8 @@ use impresario_common::wire::v1::learner_server::Learner;
 use impresario_common::wire::v1::{self, Refusal};
 
 use crate::broadcast::Broadcast;
-use crate::intake::{ActorKey, AdmissionError, Intake, Mail};
-use crate::roster::{Refused, Roster, StreamSeat};
+use crate::intake::{AdmissionError, Intake, Mail, OpenStream, StreamKey};
+use crate::roster::{Refused, Roster};
 
 /// How long a new stream may take to say who it is.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -42,7 +42,7 @@ impl From<AdmissionError> for Refused {
     fn from(error: AdmissionError) -> Self {
         let refusal = match &error {
             AdmissionError::Finished => Refusal::Finished,
-            AdmissionError::Unknown(..) => Refusal::Identity,
+            AdmissionError::Unknown(..) | AdmissionError::Replaced => Refusal::Identity,
             AdmissionError::Malformed(_) => Refusal::Malformed,
         };
         Self::new(refusal, error)
@@ -67,34 +67,46 @@ impl LearnerService {
         Self { roster, intake, broadcast }
     }
 
-    /// Reads an actor's messages until it says goodbye, the stream ends, or a newer one replaces it.
+    /// Serves a stream until the actor says goodbye, the stream ends, or a newer one replaces it.
+    async fn exchange(
+        &self,
+        stream: &OpenStream,
+        inbound: &mut Streaming<v1::ActorMessage>,
+        outbox: &mpsc::Sender<Result<v1::LearnerMessage, Status>>,
+    ) -> Result<(), Status> {
+        tokio::select! {
+            biased;
+            () = stream.replaced.cancelled() => {
+                // Its account may be closed altogether.
+                let why = self.intake.mail(stream.key).err().unwrap_or(AdmissionError::Replaced);
+                Err(Refused::from(why).into())
+            }
+            ended = self.receive(stream.key, inbound) => ended,
+            ended = self.send(stream, outbox) => ended,
+        }
+    }
+
+    /// Reads an actor's messages until it says goodbye or the stream ends.
     async fn receive(
         &self,
-        seat: &mut StreamSeat,
+        stream: StreamKey,
         inbound: &mut Streaming<v1::ActorMessage>,
     ) -> Result<(), Status> {
-        let key = seat.key;
         loop {
-            let message = tokio::select! {
-                message = inbound.message() => message?,
-                () = seat.replaced() => {
-                    return Err(Refused::new(Refusal::Identity, "a newer stream has replaced this one").into());
-                }
-            };
-            match message.map(|m| m.kind) {
+            match inbound.message().await?.map(|m| m.kind) {
                 None => return Ok(()),
-                Some(Some(Kind::Unroll(unroll))) => match self.admit(key, unroll).await {
+                Some(Some(Kind::Unroll(unroll))) => match self.admit(stream, unroll).await {
                     // Steps that come after the end are in the actor's goodbye.
                     Ok(()) | Err(Refused { refusal: Refusal::Finished, .. }) => {}
                     Err(refused) => return Err(refused.into()),
                 },
                 Some(Some(Kind::Progress(progress))) => {
-                    self.intake.progress(key, progress).map_err(Refused::from)?;
+                    self.intake.progress(stream, progress).map_err(Refused::from)?;
                 }
                 Some(Some(Kind::Goodbye(goodbye))) => {
                     let progress = goodbye.progress.unwrap_or_default();
-                    self.intake.goodbye(key, progress).map_err(Refused::from)?;
-                    self.roster.remove(key);
+                    self.intake.goodbye(stream, progress).map_err(Refused::from)?;
+                    self.roster.remove(stream.actor);
                     return Ok(());
                 }
                 Some(Some(Kind::Hello(_))) => return Err(malformed("a stream says hello once").into()),
@@ -103,40 +115,38 @@ impl LearnerService {
         }
     }
 
-    async fn admit(&self, key: ActorKey, mut message: v1::Unroll) -> Result<(), Refused> {
-        let (layout, columns) = self.intake.shape(key)?;
+    async fn admit(&self, stream: StreamKey, mut message: v1::Unroll) -> Result<(), Refused> {
+        let (layout, columns) = self.intake.shape(stream.actor)?;
         let sequence = message.sequence;
         let progress = message.progress.take().ok_or_else(|| malformed("progress: missing"))?;
         let unroll = Unroll::from_wire(message, &layout, columns)
             .map_err(|e| malformed(format!("unroll {sequence}: {e}")))?;
-        Ok(self.intake.admit(key, sequence, progress, unroll).await?)
+        Ok(self.intake.admit(stream, sequence, progress, unroll).await?)
     }
 
-    /// Sends acknowledgements and grants as they come up, until the account is closed.
+    /// Sends acknowledgements and grants as they come up, until nobody takes them any more.
     async fn send(
         &self,
-        key: ActorKey,
-        bell: Arc<tokio::sync::Notify>,
-        outbox: mpsc::Sender<Result<v1::LearnerMessage, Status>>,
-    ) {
+        stream: &OpenStream,
+        outbox: &mpsc::Sender<Result<v1::LearnerMessage, Status>>,
+    ) -> Result<(), Status> {
         let mut acknowledged = None;
         let mut told_finished = false;
+        let gone = || Status::cancelled("the actor has closed the stream");
         loop {
-            let ring = bell.notified();
-            let Ok(mail) = self.intake.mail(key) else { return };
+            let ring = stream.bell.notified();
+            let mail = self.intake.mail(stream.key).map_err(Refused::from)?;
             let news = acknowledged != Some(mail.acknowledged)
                 || !mail.grants.is_empty()
                 || (mail.finished && !told_finished);
             if news {
                 acknowledged = Some(mail.acknowledged);
                 told_finished = mail.finished;
-                if outbox.send(Ok(learner_message(mail))).await.is_err() {
-                    return;
-                }
+                outbox.send(Ok(learner_message(mail))).await.map_err(|_| gone())?;
             }
             tokio::select! {
                 () = ring => {}
-                () = outbox.closed() => return,
+                () = outbox.closed() => return Err(gone()),
             }
         }
     }
@@ -149,6 +159,33 @@ fn learner_message(mail: Mail) -> v1::LearnerMessage {
         acknowledged: mail.acknowledged,
         grants: mail.grants.into_iter().map(grant).collect(),
         finished: mail.finished,
+    }
+}
+
+/// Sends each version that is the newest when the subscriber is ready for it, until nobody takes them any more.
+async fn send_weights(broadcast: &Broadcast, outbox: &mpsc::Sender<Result<v1::WeightsChunk, Status>>) {
+    let mut newest = broadcast.subscribe();
+    loop {
+        let published = newest.borrow_and_update().clone();
+        if let Some(published) = published {
+            let chunks = match published.chunks(broadcast) {
+                Ok(chunks) => chunks,
+                Err(message) => {
+                    let _ = outbox.send(Err(Status::internal(message))).await;
+                    return;
+                }
+            };
+            for chunk in chunks {
+                broadcast.sent(chunk.data.len());
+                if outbox.send(Ok(chunk.clone())).await.is_err() {
+                    return;
+                }
+            }
+        }
+        tokio::select! {
+            changed = newest.changed() => if changed.is_err() { return },
+            () = outbox.closed() => return,
+        }
     }
 }
 
@@ -184,29 +221,23 @@ impl Learner for LearnerService {
         let Some(Kind::Hello(v1::Hello { identity: Some(identity) })) = first.and_then(|m| m.kind) else {
             return Err(malformed("a stream's first message is a Hello with an identity").into());
         };
-        let mut seat = self.roster.seat(&identity)?;
-        let (outbox, stream) = mpsc::channel(OUTBOX);
+        let seat = self.roster.seat(&identity)?;
+        let (outbox, messages) = mpsc::channel(OUTBOX);
         let service = self.clone();
         tokio::spawn(async move {
-            let (key, bell) = (seat.key, seat.bell.clone());
-            let sender = tokio::spawn({
-                let (service, outbox) = (service.clone(), outbox.clone());
-                async move { service.send(key, bell, outbox).await }
-            });
-            let ended = service.receive(&mut seat, &mut inbound).await;
-            sender.abort();
-            service.roster.leave(&seat);
-            if let Err(status) = ended {
-                if status.code() == Code::InvalidArgument {
-                    service.intake.expel(key);
-                    service.roster.remove(key);
-                }
-                tracing::warn!(actor = key.actor, "stream ended: {}", status.message());
-                // The reader may be gone already; there is nobody else to tell.
-                let _ = outbox.send(Err(status)).await;
+            let stream = &seat.stream;
+            let Err(status) = service.exchange(stream, &mut inbound, &outbox).await else { return };
+            let actor = stream.key.actor;
+            if status.code() == Code::InvalidArgument {
+                service.intake.expel(stream.key);
+                service.roster.remove(actor);
             }
+            tracing::warn!(actor = actor.actor, "stream ended: {}", status.message());
+            drop(seat);
+            // The reader may be gone already; there is nobody else to tell.
+            let _ = outbox.send(Err(status)).await;
         });
-        Ok(Response::new(ReceiverStream::new(stream)))
+        Ok(Response::new(ReceiverStream::new(messages)))
     }
 
     async fn watch_weights(
@@ -214,32 +245,14 @@ impl Learner for LearnerService {
         request: Request<v1::WatchWeightsRequest>,
     ) -> Result<Response<Self::WatchWeightsStream>, Status> {
         let identity = request.into_inner().identity.ok_or_else(|| malformed("identity: missing"))?;
-        self.roster.authenticate(&identity)?;
-        let mut newest = self.broadcast.subscribe();
+        let (_, closed) = self.roster.authenticate(&identity)?;
         let broadcast = self.broadcast.clone();
         let (outbox, stream) = mpsc::channel(OUTBOX);
         tokio::spawn(async move {
-            loop {
-                let published = newest.borrow_and_update().clone();
-                if let Some(published) = published {
-                    let chunks = match published.chunks(&broadcast) {
-                        Ok(chunks) => chunks,
-                        Err(message) => {
-                            let _ = outbox.send(Err(Status::internal(message))).await;
-                            return;
-                        }
-                    };
-                    for chunk in chunks {
-                        broadcast.sent(chunk.data.len());
-                        if outbox.send(Ok(chunk.clone())).await.is_err() {
-                            return;
-                        }
-                    }
-                }
-                tokio::select! {
-                    changed = newest.changed() => if changed.is_err() { return },
-                    () = outbox.closed() => return,
-                }
+            tokio::select! {
+                // Whoever is out needs no weights; the stream of unrolls says why.
+                () = closed.cancelled() => {}
+                () = send_weights(&broadcast, &outbox) => {}
             }
         });
         Ok(Response::new(ReceiverStream::new(stream)))

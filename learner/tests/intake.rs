@@ -7,9 +7,9 @@ use std::time::Duration;
 use impresario_common::config::{PolicyLagBound, RunConfig};
 use impresario_common::space::Space;
 use impresario_common::unroll::{Unroll, UnrollLayout};
-use impresario_common::wire::v1::Progress;
+use impresario_common::wire::v1::{Progress, WorkerTime};
 use impresario_learner::accounting::Accounting;
-use impresario_learner::intake::{ActorKey, AdmissionError, Intake};
+use impresario_learner::intake::{ActorKey, AdmissionError, Intake, StreamKey};
 use proptest::prelude::*;
 
 const T: usize = 4;
@@ -42,6 +42,11 @@ fn key(actor: u32) -> ActorKey {
     ActorKey { actor, incarnation: 1 }
 }
 
+/// The stream of an actor that has opened none: enough to speak for it.
+fn stream(actor: u32) -> StreamKey {
+    StreamKey { actor: key(actor), number: 0 }
+}
+
 fn balanced(books: &Accounting) -> bool {
     books.produced == books.trained + books.dropped.values().sum::<u64>() + books.in_flight
 }
@@ -51,12 +56,12 @@ async fn an_unroll_sent_again_is_acknowledged_and_counted_once() {
     let intake = Intake::new(&config(None, 8), 0, Accounting::default());
     intake.join(key(0), 1, 2, &layout());
     for _ in 0..3 {
-        intake.admit(key(0), 0, progress(8, 0), unroll(2, 0, 0)).await.unwrap();
+        intake.admit(stream(0), 0, progress(8, 0), unroll(2, 0, 0)).await.unwrap();
     }
-    assert_eq!(intake.mail(key(0)).unwrap().acknowledged, 1);
+    assert_eq!(intake.mail(stream(0)).unwrap().acknowledged, 1);
     let view = intake.view();
     assert_eq!((view.queue_unrolls, view.accounting.in_flight, view.accounting.produced), (1, 8, 8));
-    let gap = intake.admit(key(0), 2, progress(24, 0), unroll(2, 0, 0)).await;
+    let gap = intake.admit(stream(0), 2, progress(24, 0), unroll(2, 0, 0)).await;
     assert_eq!(gap, Err(AdmissionError::Malformed("sequence: 2, expected 1".into())));
 }
 
@@ -67,11 +72,11 @@ async fn a_full_queue_holds_admission_back_until_there_is_room() {
     let intake = Arc::new(Intake::new(&config, 0, Accounting::default()));
     intake.join(key(0), 1, 2, &layout());
     for sequence in 0..2 {
-        intake.admit(key(0), sequence, progress(8 * (sequence + 1), 0), unroll(2, 0, 0)).await.unwrap();
+        intake.admit(stream(0), sequence, progress(8 * (sequence + 1), 0), unroll(2, 0, 0)).await.unwrap();
     }
     let third = tokio::spawn({
         let intake = intake.clone();
-        async move { intake.admit(key(0), 2, progress(24, 0), unroll(2, 0, 0)).await }
+        async move { intake.admit(stream(0), 2, progress(24, 0), unroll(2, 0, 0)).await }
     });
     for _ in 0..50 {
         tokio::task::yield_now().await;
@@ -88,12 +93,12 @@ async fn a_full_queue_holds_admission_back_until_there_is_room() {
 async fn what_a_lost_actor_had_reported_is_counted_as_lost() {
     let intake = Intake::new(&config(None, 4), 0, Accounting::default());
     intake.join(key(0), 1, 2, &layout());
-    intake.admit(key(0), 0, progress(8, 0), unroll(2, 0, 0)).await.unwrap();
-    intake.progress(key(0), progress(13, 0)).unwrap();
+    intake.admit(stream(0), 0, progress(8, 0), unroll(2, 0, 0)).await.unwrap();
+    intake.progress(stream(0), progress(13, 0)).unwrap();
     // The same place, a new life: the old one cannot come back.
     let reborn = ActorKey { actor: 0, incarnation: 2 };
     intake.join(reborn, 1, 2, &layout());
-    assert!(matches!(intake.mail(key(0)), Err(AdmissionError::Unknown(0, 1))));
+    assert!(matches!(intake.mail(stream(0)), Err(AdmissionError::Unknown(0, 1))));
     let books = intake.view().accounting;
     assert_eq!((books.produced, books.dropped["actor_lost"], books.in_flight), (13, 5, 8));
     assert!(balanced(&books));
@@ -112,7 +117,7 @@ async fn lockstep_batches_do_not_depend_on_the_order_of_arrival() {
         for actor in order {
             let mut unroll = unroll(2, 0, 0);
             unroll.rewards.fill(actor as f32);
-            intake.admit(key(actor), 0, progress(8, 0), unroll).await.unwrap();
+            intake.admit(stream(actor), 0, progress(8, 0), unroll).await.unwrap();
         }
         actions.push(intake.next_batch().unwrap().batch.rewards);
     }
@@ -124,12 +129,12 @@ async fn lockstep_batches_do_not_depend_on_the_order_of_arrival() {
 async fn a_skipped_update_is_in_the_books_and_frees_its_grants() {
     let intake = Intake::new(&config(Some(0), 2), 0, Accounting::default());
     intake.join(key(0), 1, 2, &layout());
-    assert_eq!(intake.mail(key(0)).unwrap().grants.len(), 1);
-    intake.admit(key(0), 0, progress(8, 0), unroll(2, 0, 0)).await.unwrap();
+    assert_eq!(intake.mail(stream(0)).unwrap().grants.len(), 1);
+    intake.admit(stream(0), 0, progress(8, 0), unroll(2, 0, 0)).await.unwrap();
     intake.next_batch().unwrap();
-    assert!(intake.mail(key(0)).unwrap().grants.is_empty());
+    assert!(intake.mail(stream(0)).unwrap().grants.is_empty());
     intake.trained(true, 0);
-    assert_eq!(intake.mail(key(0)).unwrap().grants[0].min_version, 0);
+    assert_eq!(intake.mail(stream(0)).unwrap().grants[0].min_version, 0);
     let books = intake.view().accounting;
     assert_eq!((books.trained, books.dropped["update_skipped"]), (0, 8));
     assert!(balanced(&books));
@@ -139,10 +144,162 @@ async fn a_skipped_update_is_in_the_books_and_frees_its_grants() {
 async fn counters_that_contradict_the_unrolls_are_refused() {
     let intake = Intake::new(&config(None, 8), 0, Accounting::default());
     intake.join(key(0), 1, 2, &layout());
-    let short = intake.admit(key(0), 0, progress(7, 0), unroll(2, 0, 0)).await;
+    let short = intake.admit(stream(0), 0, progress(7, 0), unroll(2, 0, 0)).await;
     assert!(matches!(short, Err(AdmissionError::Malformed(m)) if m.contains("steps are not in it")));
-    intake.admit(key(0), 0, progress(20, 0), unroll(2, 0, 0)).await.unwrap();
-    assert!(intake.progress(key(0), progress(19, 0)).is_err(), "counters do not run backwards");
+    intake.admit(stream(0), 0, progress(20, 0), unroll(2, 0, 0)).await.unwrap();
+    assert!(intake.progress(stream(0), progress(19, 0)).is_err(), "counters do not run backwards");
+}
+
+#[tokio::test]
+async fn only_an_actors_newest_stream_gets_grants_and_delivers() {
+    let intake = Intake::new(&config(Some(0), 4), 0, Accounting::default());
+    intake.join(key(0), 1, 2, &layout());
+    let older = intake.connect(key(0)).unwrap();
+    let newer = intake.connect(key(0)).unwrap();
+    assert!(older.replaced.is_cancelled() && !newer.replaced.is_cancelled());
+    // What the older one took would be lost with it, and the run would stand still.
+    assert_eq!(intake.mail(older.key), Err(AdmissionError::Replaced));
+    assert_eq!(intake.mail(newer.key).unwrap().grants[0].upto, 2);
+    let late = intake.admit(older.key, 0, progress(8, 0), unroll(2, 0, 0)).await;
+    assert_eq!(late, Err(AdmissionError::Replaced));
+    intake.disconnected(older.key);
+    assert_eq!(intake.view().actors_connected, 1, "the end of an older stream is none of the actor");
+    assert!(!Arc::ptr_eq(&older.bell, &newer.bell), "a bell wakes one listener only");
+    intake.admit(newer.key, 0, progress(8, 0), unroll(2, 0, 0)).await.unwrap();
+    assert_eq!(intake.mail(newer.key).unwrap().acknowledged, 1);
+}
+
+#[tokio::test]
+async fn a_stream_that_breaks_while_it_waits_for_room_does_not_count_against_its_actor() {
+    let mut config = config(None, 2);
+    config.learner.queue_bytes = 2 * unroll(2, 0, 0).bytes() as u64;
+    let intake = Arc::new(Intake::new(&config, 0, Accounting::default()));
+    intake.join(key(0), 1, 2, &layout());
+    let older = intake.connect(key(0)).unwrap().key;
+    for sequence in 0..2 {
+        intake.admit(older, sequence, progress(8 * (sequence + 1), 0), unroll(2, 0, 0)).await.unwrap();
+    }
+    let waiting = tokio::spawn({
+        let intake = intake.clone();
+        async move { intake.admit(older, 2, progress(24, 0), unroll(2, 0, 0)).await }
+    });
+    for _ in 0..50 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!waiting.is_finished());
+    // The actor comes back: it is told where to go on, and from then on nothing old comes in between.
+    assert_eq!(intake.resume(key(0)), Some(2));
+    let newer = intake.connect(key(0)).unwrap().key;
+    intake.progress(newer, progress(32, 0)).unwrap();
+    intake.next_batch().unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(30), waiting).await.unwrap().unwrap();
+    assert_eq!(ended, Err(AdmissionError::Replaced), "and not that its counters run backwards");
+    intake.admit(newer, 2, progress(32, 0), unroll(2, 0, 0)).await.unwrap();
+    let books = intake.view().accounting;
+    assert_eq!((books.produced, books.in_flight), (32, 32));
+    assert!(balanced(&books));
+}
+
+#[tokio::test]
+async fn a_queue_full_of_less_than_a_batch_lets_the_rest_of_it_in() {
+    let mut config = config(None, 7);
+    config.learner.queue_bytes = 11 * layout().column_bytes() as u64;
+    let intake = Intake::new(&config, 0, Accounting::default());
+    intake.check_shape(&layout(), 4).unwrap();
+    intake.join(key(0), 1, 4, &layout());
+    // After each batch some unroll is half taken, and holds the room of its taken half.
+    for sequence in 0..14 {
+        let admission = intake.admit(stream(0), sequence, progress(16 * (sequence + 1), 0), unroll(4, 0, 0));
+        tokio::time::timeout(Duration::from_secs(30), admission)
+            .await
+            .expect("there is no batch yet")
+            .unwrap();
+        if (sequence + 1) * 4 / 7 > sequence * 4 / 7 {
+            intake.next_batch().unwrap();
+            intake.trained(false, sequence);
+        }
+    }
+    assert_eq!(intake.view().accounting.trained, 14 * 16);
+}
+
+#[tokio::test]
+async fn no_more_is_granted_than_the_queue_has_room_for() {
+    let mut config = config(Some(100), 4);
+    config.learner.queue_bytes = 10 * layout().column_bytes() as u64;
+    let intake = Intake::new(&config, 0, Accounting::default());
+    intake.join(key(0), 1, 2, &layout());
+    let grants = intake.mail(stream(0)).unwrap().grants;
+    assert_eq!((grants.len(), grants[0].upto), (1, 5));
+    // However late the first of them comes, nobody waits for room that only it could make.
+    for (sequence, grant) in [1, 2, 3, 4, 0].into_iter().enumerate() {
+        let sequence = sequence as u64;
+        let admission = intake.admit(stream(0), sequence, progress(40, 0), unroll(2, 0, grant));
+        tokio::time::timeout(Duration::from_secs(30), admission).await.unwrap().unwrap();
+        assert!(intake.view().queue_bytes <= config.learner.queue_bytes);
+    }
+}
+
+#[tokio::test]
+async fn counters_that_nobody_could_have_counted_are_refused() {
+    let intake = Intake::new(&config(None, 8), 0, Accounting::default());
+    intake.join(key(0), 1, 2, &layout());
+    let counters = |produced, dropped: &[(&str, u64)]| Progress {
+        produced_steps: produced,
+        dropped_steps: dropped.iter().map(|&(reason, steps)| (reason.to_owned(), steps)).collect(),
+        worker_time: Some(WorkerTime { inference: u64::MAX, ..WorkerTime::default() }),
+    };
+    let long = "x".repeat(65);
+    for (hostile, complaint) in [
+        (counters(u64::MAX, &[]), "more than can be"),
+        // Their sum is 8 in 64 bits.
+        (counters(8, &[("a", u64::MAX), ("b", 9)]), "more steps dropped"),
+        (counters(8, &[("a", 9)]), "more steps dropped"),
+        (counters(8, &[(&long, 1)]), "not a name"),
+        (counters(8, &[("", 1)]), "not a name"),
+        (counters(8, &[("a\nb", 1)]), "not a name"),
+    ] {
+        let refused = intake.progress(stream(0), hostile).unwrap_err().to_string();
+        assert!(refused.contains(complaint), "{refused}");
+    }
+    let mut many = counters(8, &[]);
+    many.dropped_steps = (0..17).map(|n| (format!("reason_{n}"), 0)).collect();
+    assert!(intake.progress(stream(0), many).unwrap_err().to_string().contains("17 reasons"));
+    // Times are only reported; they stay in range.
+    for actor in 0..2 {
+        intake.join(key(actor), 1, 2, &layout());
+        intake.progress(stream(actor), counters(8, &[])).unwrap();
+    }
+    assert_eq!(intake.view().worker_time.inference, u64::MAX);
+}
+
+#[tokio::test]
+async fn the_books_stay_small_whatever_reasons_actors_name() {
+    let intake = Intake::new(&config(None, 8), 0, Accounting::default());
+    for actor in 0..100 {
+        intake.join(key(actor), 1, 2, &layout());
+        let mut counters = progress(16, 0);
+        counters.dropped_steps = (0..16).map(|n| (format!("reason_{actor}_{n}"), 1)).collect();
+        intake.progress(stream(actor), counters.clone()).unwrap();
+        if actor % 2 == 0 {
+            intake.goodbye(stream(actor), counters).unwrap();
+        }
+    }
+    for books in [intake.view().accounting, intake.close_books()] {
+        assert!(balanced(&books) && books.produced == 1600, "{books:?}");
+        assert!(books.dropped.len() <= 65, "{} reasons", books.dropped.len());
+    }
+}
+
+#[tokio::test]
+async fn a_batch_that_the_trainer_broke_off_is_not_left_in_flight() {
+    let intake = Intake::new(&config(None, 2), 0, Accounting::default());
+    intake.join(key(0), 1, 2, &layout());
+    intake.admit(stream(0), 0, progress(8, 0), unroll(2, 0, 0)).await.unwrap();
+    intake.next_batch().unwrap();
+    intake.finish();
+    let books = intake.close_books();
+    assert_eq!((books.in_flight, books.dropped["run_ended"]), (0, 8));
+    assert!(balanced(&books));
 }
 
 #[derive(Debug, Clone)]
@@ -184,25 +341,26 @@ proptest! {
         for (id, event) in events {
             let (incarnation, sequence, produced, dropped) = &mut actors[id as usize];
             let key = ActorKey { actor: id, incarnation: *incarnation };
+            let stream = StreamKey { actor: key, number: 0 };
             match event {
                 Event::Deliver => {
                     *produced += 8;
                     let counters = progress(*produced, *dropped);
-                    runtime.block_on(intake.admit(key, *sequence, counters, unroll(2, version, 0))).unwrap();
+                    runtime.block_on(intake.admit(stream, *sequence, counters, unroll(2, version, 0))).unwrap();
                     *sequence += 1;
                 }
                 Event::Produce(steps) => {
                     *produced += steps;
-                    intake.progress(key, progress(*produced, *dropped)).unwrap();
+                    intake.progress(stream, progress(*produced, *dropped)).unwrap();
                 }
                 Event::Drop => {
                     *produced += 3;
                     *dropped += 3;
-                    intake.progress(key, progress(*produced, *dropped)).unwrap();
+                    intake.progress(stream, progress(*produced, *dropped)).unwrap();
                 }
                 Event::Lose | Event::Leave => {
                     if matches!(event, Event::Leave) {
-                        intake.goodbye(key, progress(*produced, *dropped)).unwrap();
+                        intake.goodbye(stream, progress(*produced, *dropped)).unwrap();
                     }
                     *incarnation += 1;
                     (*sequence, *produced, *dropped) = (0, 0, 0);

@@ -30,7 +30,12 @@ impl Environment for Compass {
         observation.into_f32()[0] = self.needle;
     }
 
-    fn step(&mut self, action: Action<'_>, random: &mut Stream, observation: ObservationMut<'_>) -> Transition {
+    fn step(
+        &mut self,
+        action: Action<'_>,
+        random: &mut Stream,
+        observation: ObservationMut<'_>,
+    ) -> Transition {
         let right = (action.discrete()[0] == 1) == (self.needle > 0.0);
         self.reset(random, observation);
         Transition { reward: f64::from(u8::from(right)), terminated: false, truncated: false }

@@ -88,11 +88,7 @@ impl Session {
         }
     }
 
-    fn update(
-        &mut self,
-        work: &Work,
-        lags: &mut Vec<u64>,
-    ) -> Result<Option<Ending>, TrainError> {
+    fn update(&mut self, work: &Work, lags: &mut Vec<u64>) -> Result<Option<Ending>, TrainError> {
         let begun = Instant::now();
         let acted_on = self.trainer.version();
         lags.clear();

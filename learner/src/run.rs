@@ -92,8 +92,11 @@ pub async fn run(
     let broadcast = Arc::new(Broadcast::default());
     let recorder = Arc::new(Recorder::new(totals));
     let service = LearnerService::new(roster.clone(), intake.clone(), broadcast.clone());
-    let (stop_serving, stopped) = oneshot::channel();
-    let server = tokio::spawn(serve(service, listener, stopped));
+    let (stop_serving, stopped) = oneshot::channel::<()>();
+    let server = tokio::spawn(serve(service, listener, async {
+        // A dropped sender means the same.
+        let _ = stopped.await;
+    }));
     announce(&config, &run_dir, address);
 
     let reporter = Reporter::new(&config, &run_dir, recorder.clone(), progress)?;
@@ -194,10 +197,14 @@ fn start(
     Ok(ended)
 }
 
-async fn serve(
+/// Serves `service`, with health and reflection beside it, until `stopped` completes and all streams have ended.
+///
+/// # Errors
+/// If the transport fails.
+pub async fn serve(
     service: LearnerService,
     listener: TcpListener,
-    stopped: oneshot::Receiver<()>,
+    stopped: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<LearnerServer<LearnerService>>().await;
@@ -215,10 +222,7 @@ async fn serve(
         .add_service(health_service)
         .add_service(reflection)
         .add_service(LearnerServer::new(service).max_decoding_message_size(MAX_MESSAGE_BYTES))
-        .serve_with_incoming_shutdown(incoming, async {
-            // A dropped sender means the same.
-            let _ = stopped.await;
-        })
+        .serve_with_incoming_shutdown(incoming, stopped)
         .await
 }
 

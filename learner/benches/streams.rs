@@ -1,0 +1,401 @@
+//! What the learner's streams carry: experience in, weights out, over gRPC on loopback.
+//!
+//! `cargo bench -p impresario-learner --bench streams`. The real service is served on a free port, on the learner's
+//! runtime; the other side is a gRPC client on a runtime of its own, in the same process.
+//!
+//! * `ingest`: unrolls until they are acknowledged, hence decoded, checked and in the books. A thread in the
+//!   trainer's place takes each batch at once, so that nothing waits for training.
+//! * `plain_tcp`: bytes in pieces of the same size, from one thread to another that wants each piece whole. It
+//!   is what ingest is measured by.
+//! * `broadcast`: one version from its publication until every subscriber has it whole.
+//!
+//! After the rest, unless a filter is given, ingest and plain TCP are timed in turns, and their ratio is printed.
+
+#![allow(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
+
+use std::fmt;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::time::Instant;
+
+use candle_core::{Device, Tensor};
+use divan::Bencher;
+use divan::counter::{BytesCount, ItemsCount};
+use impresario_common::config::{PolicyLagBound, RunConfig};
+use impresario_common::policy::{Snapshot, Weights};
+use impresario_common::space::{ElementType, EnvironmentSpec, Space};
+use impresario_common::unroll::{Unroll, UnrollLayout};
+use impresario_common::wire::v1::actor_message::Kind;
+use impresario_common::wire::v1::learner_client::LearnerClient;
+use impresario_common::wire::{MAX_MESSAGE_BYTES, PROTOCOL_VERSION, v1};
+use impresario_learner::accounting::Accounting;
+use impresario_learner::broadcast::Broadcast;
+use impresario_learner::intake::Intake;
+use impresario_learner::roster::Roster;
+use impresario_learner::run::serve;
+use impresario_learner::service::LearnerService;
+use prost::Message;
+use tokio::runtime::Runtime;
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+use tonic::transport::{Channel, Endpoint};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// T of every unroll.
+const UNROLL_LENGTH: usize = 20;
+
+/// Bytes that one timing moves, at least.
+const BYTES_A_TIMING: usize = 16 << 20;
+
+/// Timings whose median makes a ratio.
+const TURNS: usize = 21;
+
+fn main() {
+    impresario_common::process::limit_threads(1);
+    divan::main();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments == ["--bench"] {
+        print_ratios();
+    }
+}
+
+/// An unroll's size.
+#[derive(Debug, Clone, Copy)]
+enum Size {
+    /// Four numbers from each of 32 copies: the default run's.
+    CartPole,
+    /// The same of 416 copies.
+    Wide,
+    /// Images of 84 x 84 bytes from each of 32 copies.
+    Pixels,
+}
+
+const SIZES: [Size; 3] = [Size::CartPole, Size::Wide, Size::Pixels];
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::CartPole => "CartPole x 32",
+            Self::Wide => "CartPole x 416",
+            Self::Pixels => "pixels x 32",
+        })
+    }
+}
+
+impl Size {
+    fn copies(self) -> usize {
+        match self {
+            Self::CartPole | Self::Pixels => 32,
+            Self::Wide => 416,
+        }
+    }
+
+    fn environment(self) -> EnvironmentSpec {
+        let observation = match self {
+            Self::CartPole | Self::Wide => Space::boxed(&[-1.0; 4], &[1.0; 4]),
+            Self::Pixels => Space::Box {
+                low: vec![0.0; 84 * 84],
+                high: vec![255.0; 84 * 84],
+                shape: vec![84, 84, 1],
+                dtype: ElementType::U8,
+            },
+        };
+        EnvironmentSpec {
+            id: "Benchmark-v0".into(),
+            observation,
+            action: Space::Discrete { n: 2 },
+            max_episode_steps: None,
+            solved_return: None,
+        }
+    }
+
+    fn message(self) -> v1::Unroll {
+        let layout = UnrollLayout::new(UNROLL_LENGTH, &self.environment());
+        Unroll::zeros(&layout, self.copies()).to_wire(&layout)
+    }
+
+    /// Bytes of one encoded unroll.
+    fn bytes(self) -> usize {
+        self.message().encoded_len()
+    }
+
+    /// Unrolls that make one timing.
+    fn unrolls(self) -> usize {
+        BYTES_A_TIMING.div_ceil(self.bytes())
+    }
+}
+
+/// A learner without a trainer, and a client's runtime.
+struct Learner {
+    intake: Arc<Intake>,
+    broadcast: Arc<Broadcast>,
+    url: String,
+    client: Runtime,
+    identity: v1::Identity,
+    /// Ends the service when dropped.
+    _stop: oneshot::Sender<()>,
+    /// Serves; dropped last.
+    _server: Runtime,
+}
+
+impl Learner {
+    /// Serves, and lets one actor join.
+    fn start(size: Size) -> Self {
+        let mut config = RunConfig::default();
+        config.environment.id = size.environment().id;
+        config.rollout.unroll_length = UNROLL_LENGTH;
+        config.learner.batch_size = size.copies();
+        config.learner.max_policy_lag = PolicyLagBound(None);
+        let intake = Arc::new(Intake::new(&config, 0, Accounting::default()));
+        let roster = Arc::new(Roster::new("benchmark".into(), &config, None, intake.clone()).unwrap());
+        let broadcast = Arc::new(Broadcast::default());
+        let service = LearnerService::new(roster, intake.clone(), broadcast.clone());
+        let server = impresario_learner::command::runtime().unwrap();
+        let listener = server.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (stop, stopped) = oneshot::channel::<()>();
+        server.spawn(serve(service, listener, async {
+            let _ = stopped.await;
+        }));
+        let client =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let join = v1::JoinRequest {
+            protocol_version: PROTOCOL_VERSION,
+            description: "benchmark".into(),
+            identity: None,
+            environment: Some((&size.environment()).into()),
+            workers: 1,
+            copies_per_worker: size.copies() as u32,
+        };
+        let joined = client.block_on(async { connect(&url).await.join(join).await }).unwrap();
+        let identity = joined.into_inner().identity.unwrap();
+        Self { intake, broadcast, url, client, identity, _stop: stop, _server: server }
+    }
+}
+
+impl Drop for Learner {
+    fn drop(&mut self) {
+        self.intake.finish();
+    }
+}
+
+/// A connection of its own, with windows as an actor's.
+async fn connect(url: &str) -> LearnerClient<Channel> {
+    let endpoint = Endpoint::from_shared(url.to_owned()).unwrap();
+    let endpoint = endpoint.tcp_nodelay(true).initial_stream_window_size(2 << 20);
+    let channel = endpoint.initial_connection_window_size(4 << 20).connect().await.unwrap();
+    LearnerClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES)
+}
+
+/// One actor's stream of unrolls.
+struct Ingest {
+    learner: Learner,
+    unroll: v1::Unroll,
+    steps: u64,
+    sequence: u64,
+    up: mpsc::Sender<v1::ActorMessage>,
+    down: Streaming<v1::LearnerMessage>,
+}
+
+impl Ingest {
+    fn start(size: Size) -> Self {
+        let learner = Learner::start(size);
+        let intake = learner.intake.clone();
+        std::thread::spawn(move || {
+            let mut version = 0;
+            while intake.next_batch().is_some() {
+                version += 1;
+                intake.trained(false, version);
+            }
+        });
+        let (up, outgoing) = mpsc::channel(4);
+        let hello = Kind::Hello(v1::Hello { identity: Some(learner.identity.clone()) });
+        let down = learner.client.block_on(async {
+            up.send(v1::ActorMessage { kind: Some(hello) }).await.unwrap();
+            let mut client = connect(&learner.url).await;
+            client.stream_unrolls(ReceiverStream::new(outgoing)).await.unwrap().into_inner()
+        });
+        let steps = (UNROLL_LENGTH * size.copies()) as u64;
+        Self { learner, unroll: size.message(), steps, sequence: 0, up, down }
+    }
+
+    /// Sends `count` unrolls and waits until they are acknowledged.
+    fn send(&mut self, count: usize) {
+        let Self { learner, unroll, steps, sequence, up, down } = self;
+        let end = *sequence + count as u64;
+        let sending = async {
+            while *sequence < end {
+                let mut unroll = unroll.clone();
+                unroll.sequence = *sequence;
+                unroll.grant = *sequence;
+                *sequence += 1;
+                let progress = v1::Progress { produced_steps: *steps * *sequence, ..v1::Progress::default() };
+                unroll.progress = Some(progress);
+                up.send(v1::ActorMessage { kind: Some(Kind::Unroll(unroll)) }).await.unwrap();
+            }
+        };
+        let acknowledged = async { while down.message().await.unwrap().unwrap().acknowledged < end {} };
+        learner.client.block_on(async { tokio::join!(sending, acknowledged) });
+    }
+}
+
+/// The same bytes without gRPC, protobuf, checks or books.
+struct PlainTcp {
+    piece: Vec<u8>,
+    stream: TcpStream,
+    /// How many pieces to expect.
+    expect: std::sync::mpsc::Sender<usize>,
+    received: std::sync::mpsc::Receiver<()>,
+}
+
+impl PlainTcp {
+    fn start(size: Size) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut peer, _) = listener.accept().unwrap();
+        stream.set_nodelay(true).unwrap();
+        let (expect, expected) = std::sync::mpsc::channel::<usize>();
+        let (tell, received) = std::sync::mpsc::channel();
+        let mut piece = vec![0; size.bytes()];
+        std::thread::spawn(move || {
+            for count in expected {
+                for _ in 0..count {
+                    peer.read_exact(&mut piece).unwrap();
+                }
+                tell.send(()).unwrap();
+            }
+        });
+        Self { piece: vec![0; size.bytes()], stream, expect, received }
+    }
+
+    /// Sends `count` pieces and waits until they have arrived.
+    fn send(&mut self, count: usize) {
+        self.expect.send(count).unwrap();
+        for _ in 0..count {
+            self.stream.write_all(&self.piece).unwrap();
+        }
+        self.received.recv().unwrap();
+    }
+}
+
+#[divan::bench(args = SIZES, sample_count = 30, sample_size = 1)]
+fn ingest(bencher: Bencher<'_, '_>, size: Size) {
+    let mut ingest = Ingest::start(size);
+    let bytes = BytesCount::new(size.unrolls() * size.bytes());
+    let unrolls = ItemsCount::new(size.unrolls());
+    bencher.counter(bytes).counter(unrolls).bench_local(|| ingest.send(size.unrolls()));
+}
+
+#[divan::bench(args = SIZES, sample_count = 30, sample_size = 1)]
+fn plain_tcp(bencher: Bencher<'_, '_>, size: Size) {
+    let mut tcp = PlainTcp::start(size);
+    let bytes = BytesCount::new(size.unrolls() * size.bytes());
+    bencher.counter(bytes).bench_local(|| tcp.send(size.unrolls()));
+}
+
+fn print_ratios() {
+    let seconds = |timed: &mut dyn FnMut()| {
+        let start = Instant::now();
+        timed();
+        start.elapsed().as_secs_f64()
+    };
+    println!("\ningest by plain TCP, in turns, medians of {TURNS}");
+    for size in SIZES {
+        let (mut ingest, mut tcp) = (Ingest::start(size), PlainTcp::start(size));
+        let count = size.unrolls();
+        ingest.send(count);
+        tcp.send(count);
+        let (mut by_ingest, mut by_tcp) = (vec![], vec![]);
+        for _ in 0..TURNS {
+            by_ingest.push(seconds(&mut || ingest.send(count)));
+            by_tcp.push(seconds(&mut || tcp.send(count)));
+        }
+        let rate = |times: &mut Vec<f64>| {
+            times.sort_by(f64::total_cmp);
+            (count * size.bytes()) as f64 / 1e6 / times[TURNS / 2]
+        };
+        let (ingest, tcp) = (rate(&mut by_ingest), rate(&mut by_tcp));
+        let bytes = size.bytes();
+        println!(
+            "{:>14}, {bytes:>7} bytes: {ingest:5.0} MB/s by {tcp:5.0} MB/s = {:.2}",
+            size.to_string(),
+            ingest / tcp
+        );
+    }
+}
+
+/// Parameters of the networks whose weights are broadcast: 4-64-64-(2 + 1), and a usual one for 84 x 84 images.
+const MLP: usize = 4_675;
+const CONVOLUTIONAL: usize = 1_687_206;
+
+/// Subscribers, each on a connection of its own.
+struct Subscribers {
+    learner: Learner,
+    /// Told by each subscriber the version that it has whole.
+    arrivals: mpsc::UnboundedReceiver<u64>,
+    count: usize,
+    weights: Weights,
+    version: u64,
+}
+
+impl Subscribers {
+    fn start(count: usize, parameters: usize) -> Self {
+        let learner = Learner::start(Size::CartPole);
+        let (arrived, arrivals) = mpsc::unbounded_channel();
+        for _ in 0..count {
+            let (url, identity) = (learner.url.clone(), learner.identity.clone());
+            let arrived = arrived.clone();
+            learner.client.spawn(async move {
+                let mut client = connect(&url).await;
+                let request = v1::WatchWeightsRequest { identity: Some(identity) };
+                let mut chunks = client.watch_weights(request).await.unwrap().into_inner();
+                while let Ok(Some(chunk)) = chunks.message().await {
+                    let whole = chunk.offset + chunk.data.len() as u64 == chunk.length;
+                    if whole && arrived.send(chunk.version).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        let tensor = Tensor::zeros(parameters, candle_core::DType::F32, &Device::Cpu).unwrap();
+        let weights = Weights(vec![("parameters".into(), tensor)]);
+        let mut subscribers = Self { learner, arrivals, count, weights, version: 0 };
+        // Everyone is there when everyone has the first version.
+        subscribers.publish();
+        subscribers
+    }
+
+    /// Publishes a version and waits until every subscriber has it.
+    fn publish(&mut self) {
+        self.version += 1;
+        self.learner.broadcast.publish(Snapshot { version: self.version, weights: self.weights.clone() });
+        for _ in 0..self.count {
+            assert_eq!(self.arrivals.blocking_recv(), Some(self.version), "nobody skips a version");
+        }
+    }
+}
+
+fn broadcast(bencher: Bencher<'_, '_>, subscribers: usize, parameters: usize) {
+    let mut subscribers = Subscribers::start(subscribers, parameters);
+    let bytes = BytesCount::new(subscribers.count * parameters * 4);
+    let bencher = bencher.counter(bytes).counter(ItemsCount::new(subscribers.count));
+    bencher.bench_local(|| subscribers.publish());
+    let encodings = subscribers.learner.broadcast.encodings();
+    assert_eq!(encodings, subscribers.version, "each version is encoded once, however many subscribe");
+}
+
+/// Items: deliveries to one subscriber.
+#[divan::bench(args = [1, 16, 64], sample_count = 100, sample_size = 1)]
+fn broadcast_mlp(bencher: Bencher<'_, '_>, subscribers: usize) {
+    broadcast(bencher, subscribers, MLP);
+}
+
+/// Items: deliveries to one subscriber.
+#[divan::bench(args = [1, 16, 64], sample_count = 10, sample_size = 1)]
+fn broadcast_convolutional(bencher: Bencher<'_, '_>, subscribers: usize) {
+    broadcast(bencher, subscribers, CONVOLUTIONAL);
+}

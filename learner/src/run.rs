@@ -119,6 +119,7 @@ pub async fn run(
             ended = ending(&mut training), if training.is_some() => break Some(ended),
         }
     };
+    let last_view = view();
     // Stops the trainer if it still works, and tells every actor that the run is over.
     intake.finish();
     let grace = Duration::from_secs_f64(config.learner.grace_seconds);
@@ -130,7 +131,6 @@ pub async fn run(
     if tokio::time::timeout(grace, intake.departed()).await.is_err() {
         tracing::warn!(?grace, "some actors did not say goodbye in time; what they held counts as lost");
     }
-    let last_view = view();
     let accounting = intake.close_books();
     // Ends the weight streams; what remains open after a moment is cut.
     drop((stop_serving, broadcast));

@@ -2,7 +2,11 @@
 //!
 //! Unrolls come from the gRPC service, which waits here while the queue is full (so that the stream is not
 //! read, and the actor's environments stand still); batches go to the trainer's thread. Everything lies
-//! under one short lock, pacing included, because all of it must change together.
+//! under one short lock, pacing included, because all of it must change together. Here is who waits for whom; what
+//! changes under the lock is in `books`, and one actor's part of it in `account`.
+
+mod account;
+mod books;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,7 +22,9 @@ use impresario_common::wire::{MAX_MESSAGE_BYTES, v1};
 
 use crate::accounting::{Accounting, DropReason};
 use crate::batch::Batch;
-use crate::pacing::{ActorId, Delivery, Grant, Pacing};
+use crate::pacing::{ActorId, Grant, Pacing};
+use account::{Account, add_time};
+use books::Books;
 
 /// Silence of an actor without a stream after which its grants go to others. Its stream has ended, so it has
 /// probably died; if it is back in time, it goes on as if nothing had happened.
@@ -34,17 +40,6 @@ const ROOM_INTERVAL: Duration = Duration::from_millis(500);
 /// Time between two looks for silent actors after which nobody is blamed for it: the learner itself may have
 /// stood still, and what it should have heard lies unread in its streams.
 const SWEEP_LATE: Duration = Duration::from_secs(1);
-
-/// Steps that one incarnation can report. No actor takes as many, and sums over all of them stay in range.
-const MAX_PRODUCED_STEPS: u64 = 1 << 48;
-
-/// Reasons for dropped steps that an actor may name, and bytes of a name.
-const MAX_REASONS: usize = 16;
-const MAX_REASON_BYTES: usize = 64;
-
-/// Reasons that the run's books keep apart; steps dropped for yet others count as [`OTHER_REASONS`].
-const MAX_REASONS_IN_BOOKS: usize = 64;
-const OTHER_REASONS: &str = "other";
 
 /// Which life of which actor a message belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -132,80 +127,10 @@ pub struct IntakeView {
     pub bytes_admitted: u64,
 }
 
-/// One actor's account.
-#[derive(Debug)]
-struct Account {
-    incarnation: u64,
-    /// Environment copies of each unroll.
-    columns: usize,
-    workers: usize,
-    connected: bool,
-    /// When it was last heard of, or lost.
-    last_heard: Instant,
-    /// Sequence number of the next unroll.
-    next_sequence: u64,
-    /// Steps in admitted unrolls.
-    received: u64,
-    progress: v1::Progress,
-    /// Number of the newest stream.
-    stream: u64,
-    /// Rung when there is mail for the newest stream; each has a bell of its own, because a bell wakes one
-    /// listener only.
-    bell: Arc<Notify>,
-    /// Set when a newer stream replaces the newest.
-    replaced: CancellationToken,
-    /// Set when the account is closed.
-    closed: CancellationToken,
-}
-
-impl Account {
-    fn dropped(&self) -> u64 {
-        self.progress.dropped_steps.values().sum()
-    }
-
-    /// Steps produced that neither came nor were dropped.
-    fn outstanding(&self) -> u64 {
-        self.progress.produced_steps.saturating_sub(self.received + self.dropped())
-    }
-}
-
-/// Key of the queue: policy version, actor with incarnation, grant, sequence. The oldest version comes first; ties
-/// are in the order of the roster and of the grants, so that lockstep batches do not depend on the order of
-/// arrival, of which an actor's sequence numbers are one.
-type QueueKey = (u64, ActorKey, u64, u64);
-
-/// An unroll in the queue, of which the first `taken` columns are trained.
-#[derive(Debug)]
-struct Queued {
-    unroll: Arc<Unroll>,
-    taken: usize,
-}
-
-#[derive(Debug)]
-struct State {
-    pacing: Pacing,
-    layout: Option<Arc<UnrollLayout>>,
-    accounts: BTreeMap<ActorId, Account>,
-    queue: BTreeMap<QueueKey, Queued>,
-    queue_bytes: u64,
-    /// Steps of the batch in training.
-    training: u64,
-    trained: u64,
-    /// Steps dropped on this side.
-    dropped: BTreeMap<String, u64>,
-    /// Books of accounts that are closed: produced steps and those the actors dropped themselves.
-    closed_produced: u64,
-    closed_worker_time: v1::WorkerTime,
-    bytes_admitted: u64,
-    started: Option<Instant>,
-    last_sweep: Instant,
-    finished: bool,
-}
-
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Intake {
-    state: Mutex<State>,
+    state: Mutex<Books>,
     /// A batch may be ready.
     batch_ready: Condvar,
     /// The queue has shrunk.
@@ -224,7 +149,7 @@ impl Intake {
     pub fn new(config: &RunConfig, version: u64, accounting: Accounting) -> Self {
         let learner = &config.learner;
         Self {
-            state: Mutex::new(State {
+            state: Mutex::new(Books {
                 pacing: Pacing::new(
                     learner.max_policy_lag.0,
                     learner.batch_size,
@@ -558,7 +483,7 @@ impl Intake {
     }
 
     /// Takes grants back from silent actors, and closes the accounts of those that are gone.
-    fn sweep(&self, state: &mut MutexGuard<'_, State>) {
+    fn sweep(&self, state: &mut MutexGuard<'_, Books>) {
         let now = Instant::now();
         let since_last = now.duration_since(std::mem::replace(&mut state.last_sweep, now));
         if since_last > SWEEP_LATE {
@@ -590,7 +515,7 @@ impl Intake {
     }
 
     /// Rings the bell of everyone who has mail.
-    fn deliver_mail(&self, state: &mut MutexGuard<'_, State>) {
+    fn deliver_mail(&self, state: &mut MutexGuard<'_, Books>) {
         if state.started.is_none() && state.pacing.started() {
             state.started = Some(Instant::now());
         }
@@ -599,211 +524,6 @@ impl Intake {
                 account.bell.notify_one();
             }
         }
-    }
-}
-
-impl Account {
-    /// Makes a stream the newest; the former one is told.
-    fn replace_stream(&mut self) {
-        self.stream += 1;
-        self.connected = false;
-        self.replaced.cancel();
-        self.replaced = self.closed.child_token();
-        self.bell = Arc::default();
-    }
-
-    fn take_progress(&mut self, progress: v1::Progress) -> Result<(), AdmissionError> {
-        let dropped = check_counters(&progress)?;
-        if progress.produced_steps < self.progress.produced_steps || dropped < self.dropped() {
-            return Err(AdmissionError::Malformed("progress: counters run backwards".into()));
-        }
-        if progress.produced_steps < self.received + dropped {
-            return Err(AdmissionError::Malformed(format!(
-                "progress: {} steps produced, but {} received and {dropped} dropped",
-                progress.produced_steps, self.received
-            )));
-        }
-        self.last_heard = Instant::now();
-        self.progress = progress;
-        Ok(())
-    }
-}
-
-impl State {
-    fn account(&mut self, key: ActorKey) -> Result<&mut Account, AdmissionError> {
-        self.accounts
-            .get_mut(&key.actor)
-            .filter(|account| account.incarnation == key.incarnation)
-            .ok_or(AdmissionError::Unknown(key.actor, key.incarnation))
-    }
-
-    /// The account that `stream` acts for.
-    fn stream(&mut self, stream: StreamKey) -> Result<&mut Account, AdmissionError> {
-        let account = self.account(stream.actor)?;
-        if account.stream == stream.number { Ok(account) } else { Err(AdmissionError::Replaced) }
-    }
-
-    fn admit(
-        &mut self,
-        stream: StreamKey,
-        sequence: u64,
-        progress: v1::Progress,
-        unroll: Unroll,
-    ) -> Result<(), AdmissionError> {
-        let key = stream.actor;
-        let account = self.stream(stream)?;
-        if sequence < account.next_sequence {
-            // Sent again after a break, and already in the books: acknowledging it once more is all it needs.
-            account.bell.notify_one();
-            return Ok(());
-        }
-        if sequence > account.next_sequence {
-            return Err(AdmissionError::Malformed(format!(
-                "sequence: {sequence}, expected {}",
-                account.next_sequence
-            )));
-        }
-        let steps = unroll.steps() as u64;
-        account.take_progress(progress)?;
-        if account.progress.produced_steps < account.received + account.dropped() + steps {
-            return Err(AdmissionError::Malformed("progress: the unroll's steps are not in it".into()));
-        }
-        let delivery = self.pacing.deliver(key.actor, unroll.grant, unroll.policy_version);
-        match delivery {
-            Delivery::Accepted => {}
-            Delivery::Revoked => self.drop_steps(DropReason::GrantRevoked, steps),
-            Delivery::NeverGranted => {
-                return Err(AdmissionError::Malformed(format!(
-                    "grant {} with policy version {} was never given",
-                    unroll.grant, unroll.policy_version
-                )));
-            }
-            Delivery::TooOld => {
-                return Err(AdmissionError::Malformed(format!(
-                    "policy_version: {} is older than grant {} permits",
-                    unroll.policy_version, unroll.grant
-                )));
-            }
-        }
-        self.pacing.activate(key.actor);
-        let account = self.account(key)?;
-        account.next_sequence += 1;
-        account.received += steps;
-        account.bell.notify_one();
-        if delivery == Delivery::Accepted {
-            let bytes = unroll.bytes() as u64;
-            self.queue_bytes += bytes;
-            self.bytes_admitted += bytes;
-            let queue_key = (unroll.policy_version, key, unroll.grant, sequence);
-            self.queue.insert(queue_key, Queued { unroll: Arc::new(unroll), taken: 0 });
-        }
-        Ok(())
-    }
-
-    /// Takes `columns` columns from the head of the queue.
-    fn take(&mut self, columns: usize) -> Vec<(Arc<Unroll>, std::ops::Range<usize>)> {
-        self.pacing.begin(columns);
-        let mut parts = vec![];
-        let mut missing = columns;
-        while missing > 0 {
-            let mut head = self.queue.first_entry().expect("pacing counts the columns in the queue");
-            let queued = head.get_mut();
-            let upto = queued.unroll.copies.min(queued.taken + missing);
-            parts.push((queued.unroll.clone(), queued.taken..upto));
-            missing -= upto - queued.taken;
-            self.training += ((upto - queued.taken) * queued.unroll.length) as u64;
-            queued.taken = upto;
-            if upto == queued.unroll.copies {
-                self.queue_bytes -= queued.unroll.bytes() as u64;
-                head.remove();
-            }
-        }
-        parts
-    }
-
-    fn drop_queue(&mut self) {
-        let steps = self.queue.values().map(|q| ((q.unroll.copies - q.taken) * q.unroll.length) as u64).sum();
-        self.drop_steps(DropReason::RunEnded, steps);
-        self.queue.clear();
-        self.queue_bytes = 0;
-    }
-
-    fn drop_steps(&mut self, reason: DropReason, steps: u64) {
-        add_dropped(&mut self.dropped, reason.as_str(), steps);
-    }
-
-    /// Closes an account: what it produced and neither sent nor dropped is lost.
-    fn close(&mut self, actor: ActorId) {
-        self.pacing.remove(actor);
-        let Some(account) = self.accounts.remove(&actor) else { return };
-        self.drop_steps(DropReason::ActorLost, account.outstanding());
-        for (reason, steps) in &account.progress.dropped_steps {
-            add_dropped(&mut self.dropped, reason, *steps);
-        }
-        self.closed_produced += account.progress.produced_steps;
-        add_time(&mut self.closed_worker_time, &account.progress);
-        account.closed.cancel();
-    }
-
-    fn accounting(&self) -> Accounting {
-        let queued: u64 =
-            self.queue.values().map(|q| ((q.unroll.copies - q.taken) * q.unroll.length) as u64).sum();
-        let mut books = Accounting {
-            produced: self.closed_produced,
-            trained: self.trained,
-            dropped: self.dropped.clone(),
-            in_flight: queued + self.training,
-        };
-        for account in self.accounts.values() {
-            books.produced += account.progress.produced_steps;
-            books.in_flight += account.outstanding();
-            for (reason, steps) in &account.progress.dropped_steps {
-                add_dropped(&mut books.dropped, reason, *steps);
-            }
-        }
-        books
-    }
-}
-
-/// Checks that a message's counters are numbers that can be added up, and returns the dropped steps.
-fn check_counters(progress: &v1::Progress) -> Result<u64, AdmissionError> {
-    let malformed = |problem: String| Err(AdmissionError::Malformed(format!("progress: {problem}")));
-    if progress.produced_steps > MAX_PRODUCED_STEPS {
-        return malformed(format!("{} steps produced, more than can be", progress.produced_steps));
-    }
-    let reasons = &progress.dropped_steps;
-    if reasons.len() > MAX_REASONS {
-        return malformed(format!("{} reasons for dropped steps, at most {MAX_REASONS}", reasons.len()));
-    }
-    let is_name = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
-    if !reasons.keys().all(|r| (1..=MAX_REASON_BYTES).contains(&r.len()) && r.bytes().all(is_name)) {
-        return malformed(format!(
-            "a reason for dropped steps is not a name of 1 to {MAX_REASON_BYTES} lower-case letters, digits and _"
-        ));
-    }
-    match reasons.values().try_fold(0u64, |sum, &steps| sum.checked_add(steps)) {
-        Some(dropped) if dropped <= progress.produced_steps => Ok(dropped),
-        _ => malformed(format!("more steps dropped than the {} produced", progress.produced_steps)),
-    }
-}
-
-/// Adds steps to the books under `reason`.
-fn add_dropped(dropped: &mut BTreeMap<String, u64>, reason: &str, steps: u64) {
-    if steps == 0 {
-        return;
-    }
-    let known = dropped.contains_key(reason) || dropped.len() < MAX_REASONS_IN_BOOKS;
-    *dropped.entry(if known { reason } else { OTHER_REASONS }.to_owned()).or_default() += steps;
-}
-
-fn add_time(total: &mut v1::WorkerTime, progress: &v1::Progress) {
-    if let Some(time) = &progress.worker_time {
-        // What actors claim may be anything.
-        let add = |total: &mut u64, nanoseconds: u64| *total = total.saturating_add(nanoseconds);
-        add(&mut total.inference, time.inference);
-        add(&mut total.environment, time.environment);
-        add(&mut total.waiting_grant, time.waiting_grant);
-        add(&mut total.waiting_uplink, time.waiting_uplink);
     }
 }
 

@@ -156,14 +156,15 @@ pub fn assert_balanced(summary: &Value) {
     assert_eq!(count("trained"), summary["env_steps"].as_u64().expect("a count"), "{summary}");
 }
 
-/// The processes that `pid` has started and that still run.
+/// The processes that `pid` has started and that still run, the eldest first.
 pub fn children(pid: u32) -> Vec<u32> {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let of_task = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("children"));
-    let listed: Vec<u32> = tasks
+    let mut listed: Vec<u32> = tasks
         .flat_map(|task| of_task(task).unwrap_or_default().split(' ').map(str::to_owned).collect::<Vec<_>>())
         .filter_map(|child| child.trim().parse().ok())
         .collect();
+    listed.sort_unstable();
     listed.into_iter().filter(|&child| runs(child)).collect()
 }
 

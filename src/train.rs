@@ -12,6 +12,7 @@ use impresario_learner::report::Summary;
 use impresario_learner::{LearnerOptions, command};
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
+use tokio::sync::{oneshot, watch};
 
 /// Seconds that an actor keeps trying when this process has vanished without a word.
 const ORPHAN_SECONDS: u32 = 10;
@@ -21,6 +22,10 @@ const START_UP: Duration = Duration::from_secs(5);
 
 /// Starts in a row that may fail before the run is given up.
 const MAX_FAILED_STARTS: u32 = 3;
+
+/// An actor that leaves in peace was told that the run is over, unless the run goes on for longer than its own
+/// time for farewells and this.
+const RUN_GOES_ON: Duration = Duration::from_secs(2);
 
 /// Flags of `impresario train`.
 #[derive(Debug, clap::Args)]
@@ -62,9 +67,12 @@ async fn train(
     actors: u32,
     log: LogFlags,
 ) -> anyhow::Result<Summary> {
-    let (give_up, given_up) = tokio::sync::oneshot::channel();
+    let stopped = signals::termination().context("cannot listen for signals")?;
+    let (give_up, given_up) = oneshot::channel();
+    let (over, run_over) = watch::channel(false);
+    let farewells = Duration::from_secs_f64(options.config.learner.grace_seconds) + RUN_GOES_ON;
     let troupe = tokio::spawn(async move {
-        if let Err(error) = keep_actors(&url, actors, log).await {
+        if let Err(error) = keep_actors(&url, actors, log, farewells, &run_over).await {
             // The learner may have ended by itself.
             let _ = give_up.send(error);
         }
@@ -72,15 +80,12 @@ async fn train(
     let mut failure = None;
     let shutdown = async {
         tokio::select! {
-            stopped = signals::termination() => {
-                if let Err(error) = stopped {
-                    failure = Some(anyhow::Error::new(error).context("cannot listen for signals"));
-                }
-            }
+            () = stopped => {}
             Ok(error) = given_up => failure = Some(error),
         }
     };
     let summary = impresario_learner::run(options, listener, shutdown).await;
+    over.send_replace(true);
     // Actors that were told that the run is over leave by themselves; dropping the rest kills them.
     let _ = tokio::time::timeout(Duration::from_secs(5), troupe).await;
     match failure {
@@ -89,12 +94,18 @@ async fn train(
     }
 }
 
-/// Runs `actors` actor processes, starting those anew that fail, until all have left in peace.
-async fn keep_actors(url: &str, actors: u32, log: LogFlags) -> anyhow::Result<()> {
+/// Runs `actors` actor processes, starting those anew that end before the run is over.
+async fn keep_actors(
+    url: &str,
+    actors: u32,
+    log: LogFlags,
+    farewells: Duration,
+    run_over: &watch::Receiver<bool>,
+) -> anyhow::Result<()> {
     let mut running = tokio::task::JoinSet::new();
     for number in 0..actors {
-        let url = url.to_owned();
-        running.spawn(async move { keep_actor(&url, number, log).await });
+        let (url, run_over) = (url.to_owned(), run_over.clone());
+        running.spawn(async move { keep_actor(&url, number, log, farewells, run_over).await });
     }
     while let Some(ended) = running.join_next().await {
         ended.context("an actor's watcher failed")??;
@@ -102,12 +113,26 @@ async fn keep_actors(url: &str, actors: u32, log: LogFlags) -> anyhow::Result<()
     Ok(())
 }
 
-async fn keep_actor(url: &str, number: u32, log: LogFlags) -> anyhow::Result<()> {
+async fn keep_actor(
+    url: &str,
+    number: u32,
+    log: LogFlags,
+    farewells: Duration,
+    mut run_over: watch::Receiver<bool>,
+) -> anyhow::Result<()> {
     let mut failed_starts = 0;
     loop {
         let started = Instant::now();
         let status = start_actor(url, log)?.wait().await.context("cannot wait for an actor")?;
         if status.success() {
+            tokio::select! {
+                _ = run_over.wait_for(|&over| over) => return Ok(()),
+                () = tokio::time::sleep(farewells) => {}
+            }
+            tracing::warn!(number, "an actor process was told to stop: starting another");
+            continue;
+        }
+        if *run_over.borrow() {
             return Ok(());
         }
         failed_starts = if started.elapsed() < START_UP { failed_starts + 1 } else { 0 };

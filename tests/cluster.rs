@@ -3,19 +3,11 @@
 
 mod support;
 
-use support::{assert_balanced, start_actor, start_learner, summary};
+use support::{assert_balanced, start_actor, start_learner, summary, trained};
 
 /// A run that ends by its steps alone.
 fn budget(steps: &str) -> [&str; 4] {
     ["--until-return", "never", "--steps", steps]
-}
-
-/// Waits for a report that shows at least `steps` trained steps.
-fn trained(learner: &mut support::Process, steps: u64) {
-    learner.wait_for("training", |line| {
-        let event: serde_json::Value = serde_json::from_str(line).ok()?;
-        (event["steps"].as_u64()? >= steps).then_some(())
-    });
 }
 
 const FAST_REPORTS: [&str; 2] = ["--set", "report.interval_seconds=0.1"];
@@ -139,4 +131,17 @@ fn an_actor_gives_up_on_a_learner_that_is_not_there() {
     let ended = start_actor(&format!("http://127.0.0.1:{port}"), &["--give-up-after", "1"]).end();
     assert_eq!(ended.code(), 1);
     assert!(ended.stderr.contains("cannot reach the learner"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_learner_that_is_stopped_before_anyone_came_leaves_a_true_summary() {
+    let folder = tempfile::tempdir().unwrap();
+    let (learner, _) = start_learner(folder.path(), &[]);
+    // At once: whoever knows its address may stop it.
+    learner.signal("TERM");
+    let ended = learner.end();
+    assert_eq!(ended.code(), 0, "{}", ended.stderr);
+    let outcome = summary(folder.path());
+    assert_eq!((&outcome["stopped_by"], &outcome["env_steps"]), (&"shutdown".into(), &0.into()));
+    assert_balanced(&outcome);
 }

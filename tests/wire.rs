@@ -47,9 +47,6 @@ async fn connect(url: &str) -> LearnerClient<Channel> {
     LearnerClient::connect(url.to_owned()).await.unwrap()
 }
 
-/// Makes a valid unroll invalid.
-type Breach = fn(&mut v1::Unroll);
-
 /// An actor by hand: its stream in both directions.
 struct Hand {
     layout: UnrollLayout,
@@ -61,7 +58,11 @@ struct Hand {
 impl Hand {
     async fn join(client: &mut LearnerClient<Channel>) -> Self {
         let response = client.join(join_request(&cartpole())).await.unwrap().into_inner();
-        let identity = response.identity.unwrap();
+        Self::open(client, response.identity.unwrap()).await
+    }
+
+    /// Opens a stream under an identity held.
+    async fn open(client: &mut LearnerClient<Channel>, identity: v1::Identity) -> Self {
         let (up, outbox) = mpsc::channel(8);
         let hello = v1::Hello { identity: Some(identity.clone()) };
         up.send(v1::ActorMessage { kind: Some(Kind::Hello(hello)) }).await.unwrap();
@@ -101,6 +102,9 @@ impl Hand {
         while self.down.message().await.unwrap().unwrap().acknowledged < sequence {}
     }
 }
+
+/// What a test does to an unroll that was valid.
+type Breach = fn(&mut v1::Unroll);
 
 async fn within<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(support::DEADLINE, future).await.expect("it happens before the deadline")
@@ -189,6 +193,124 @@ async fn a_stream_that_breaks_resumes_where_the_learner_says() {
     let again = v1::JoinRequest { identity: Some(identity.clone()), ..join_request(&cartpole()) };
     let response = client.join(again).await.unwrap().into_inner();
     assert_eq!((response.identity.unwrap(), response.resume_sequence), (identity, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newer_stream_takes_over_with_all_grants_and_the_older_one_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let lockstep = ["--set", "learner.max_policy_lag=0", "--set", "learner.batch_size=8"];
+    let (_learner, url) = start_learner(folder.path(), &lockstep);
+    let mut client = connect(&url).await;
+    let mut older = Hand::join(&mut client).await;
+    // The older stream stays open, as one does whose connection went silent; nothing has been read from it.
+    for _ in 0..5 {
+        let mut newer = Hand::open(&mut client, older.identity.clone()).await;
+        let granted = within(newer.down.message()).await.unwrap().unwrap();
+        assert_eq!(granted.grants.iter().map(|g| g.upto - g.from).sum::<u64>(), 2, "{granted:?}");
+        let status = within(older.refused()).await;
+        assert_eq!(refusal(&status), "REFUSAL_IDENTITY");
+        assert!(status.message().contains("newer stream"), "{status}");
+        older = newer;
+    }
+    older.send(older.unroll(0)).await;
+    within(older.acknowledged(1)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_actor_that_is_expelled_gets_no_more_weights() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_learner, url) = start_learner(folder.path(), &[]);
+    let mut client = connect(&url).await;
+    let mut hand = Hand::join(&mut client).await;
+    let request = v1::WatchWeightsRequest { identity: Some(hand.identity.clone()) };
+    let mut weights = client.watch_weights(request.clone()).await.unwrap().into_inner();
+    within(weights.message()).await.unwrap().unwrap();
+    hand.send(v1::Unroll::default()).await;
+    assert_eq!(refusal(&within(hand.refused()).await), "REFUSAL_MALFORMED");
+    while within(weights.message()).await.unwrap().is_some() {}
+    let status = client.watch_weights(request).await.unwrap_err();
+    assert_eq!(refusal(&status), "REFUSAL_IDENTITY");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_that_nobody_can_mean_are_refused_and_cost_the_learner_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let free = ["--set", "learner.max_policy_lag=unlimited"];
+    let (mut learner, url) = start_learner(folder.path(), &free);
+    let mut client = connect(&url).await;
+    let vast = |action| EnvironmentSpec { action, ..cartpole() };
+    let box_of = |elements: usize| Space::boxed(&vec![-1.0; elements], &vec![1.0; elements]);
+    for (environment, kind) in [
+        (vast(Space::Discrete { n: 2_000_000_000 }), "REFUSAL_ENVIRONMENT"),
+        (vast(Space::Discrete { n: u32::MAX }), "REFUSAL_ENVIRONMENT"),
+        (vast(Space::MultiDiscrete { nvec: vec![2; 100_000] }), "REFUSAL_MALFORMED"),
+        (EnvironmentSpec { observation: box_of(1 << 22), ..cartpole() }, "REFUSAL_ENVIRONMENT"),
+        (EnvironmentSpec { solved_return: Some(f64::NAN), ..cartpole() }, "REFUSAL_MALFORMED"),
+        (EnvironmentSpec { id: "x".repeat(100_000), ..cartpole() }, "REFUSAL_MALFORMED"),
+    ] {
+        let status = within(client.join(join_request(&environment))).await.unwrap_err();
+        assert_eq!(refusal(&status), kind, "{status}");
+    }
+    for (workers, copies_per_worker) in [(1, u32::MAX), (u32::MAX, u32::MAX), (0, 1)] {
+        let request = v1::JoinRequest { workers, copies_per_worker, ..join_request(&cartpole()) };
+        let status = within(client.join(request)).await.unwrap_err();
+        assert_eq!(refusal(&status), "REFUSAL_SHAPE", "{status}");
+    }
+    let talkative = v1::JoinRequest { description: "x".repeat(1 << 20), ..join_request(&cartpole()) };
+    client.join(talkative).await.unwrap();
+
+    let breaches: [Breach; 5] = [
+        |u| u.sequence = u64::MAX,
+        |u| u.policy_version = u64::MAX,
+        |u| u.progress.as_mut().unwrap().produced_steps = u64::MAX,
+        |u| {
+            let dropped = [("a".to_owned(), u64::MAX), ("b".to_owned(), u64::MAX)];
+            u.progress.as_mut().unwrap().dropped_steps = dropped.into();
+        },
+        |u| {
+            let dropped = (0..5000).map(|n| (format!("reason_{n}"), 0));
+            u.progress.as_mut().unwrap().dropped_steps = dropped.collect();
+        },
+    ];
+    for breach in breaches {
+        let mut hand = Hand::join(&mut client).await;
+        let mut unroll = hand.unroll(0);
+        unroll.grant = u64::MAX;
+        breach(&mut unroll);
+        hand.send(unroll).await;
+        assert_eq!(refusal(&within(hand.refused()).await), "REFUSAL_MALFORMED");
+    }
+    assert!(!learner.log().contains("panicked"), "{}", learner.log());
+    assert!(learner.log().len() < 100_000, "its log stays readable");
+    assert!(learner.is_running());
+    learner.signal("TERM");
+    assert_eq!(learner.end().code(), 0);
+    assert_balanced(&summary(folder.path()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_when_the_run_is_over_is_told_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let (learner, url) = start_learner(folder.path(), &["--set", "learner.grace_seconds=200"]);
+    let mut client = connect(&url).await;
+    let mut hand = Hand::join(&mut client).await;
+    learner.signal("TERM");
+    // It keeps the learner waiting for its goodbye.
+    while !within(hand.down.message()).await.unwrap().unwrap().finished {}
+    let status = client.join(join_request(&cartpole())).await.unwrap_err();
+    assert_eq!(refusal(&status), "REFUSAL_FINISHED");
+    let late = start_actor(&url, &[]).end();
+    assert_eq!(late.code(), 0, "{}", late.stderr);
+    assert!(late.stderr.contains("the run is over"), "{}", late.stderr);
+    // Those who are known may still come back, and leave in good order.
+    let mut again = Hand::open(&mut client, hand.identity.clone()).await;
+    assert!(within(again.down.message()).await.unwrap().unwrap().finished);
+    let progress = Some(v1::Progress { produced_steps: 7, ..v1::Progress::default() });
+    again.up.send(v1::ActorMessage { kind: Some(Kind::Goodbye(v1::Goodbye { progress })) }).await.unwrap();
+    assert_eq!(learner.end().code(), 0);
+    let outcome = summary(folder.path());
+    assert_eq!(outcome["accounting"]["dropped"]["actor_lost"], 7);
+    assert_balanced(&outcome);
 }
 
 #[tokio::test(flavor = "multi_thread")]

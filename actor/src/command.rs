@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::Parser;
 use impresario_common::{process, signals, telemetry};
 
@@ -43,14 +44,11 @@ impl ActorCommand {
         // Workers are an actor's parallelism: arithmetic inside one of them stays on its thread.
         process::limit_threads(1);
         telemetry::init(self.log)?;
-        let shutdown = async {
-            if let Err(error) = signals::termination().await {
-                tracing::error!("cannot listen for signals: {error}; the actor ends with the run");
-                std::future::pending::<()>().await;
-            }
-        };
-        let done = crate::runtime()?.block_on(crate::run(self.actor, registry, shutdown));
-        let summary = match done {
+        let done = crate::runtime()?.block_on(async {
+            let shutdown = signals::termination()?;
+            std::io::Result::Ok(crate::run(self.actor, registry, shutdown).await)
+        });
+        let summary = match done.context("cannot listen for signals")? {
             Ok(summary) => summary,
             Err(error @ (ActorError::Url { .. } | ActorError::Division { .. })) => {
                 return Err(process::Usage(error.to_string()).into());

@@ -1,7 +1,10 @@
 //! What was produced, what was dropped, and where the workers' time went. Workers write, the uplink reports.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
 use std::time::Duration;
 
 use impresario_common::wire::v1;
@@ -18,9 +21,9 @@ pub struct Counters {
     /// Environment steps taken.
     pub(crate) produced: AtomicU64,
     /// Environment steps dropped as [`PARTIAL_UNROLL`].
-    pub(crate) partial_unroll: AtomicU64,
+    partial_unroll: AtomicU64,
     /// Environment steps dropped as [`UNSENT`].
-    pub(crate) unsent: AtomicU64,
+    unsent: AtomicU64,
     /// Nanoseconds spent choosing actions.
     pub(crate) inference: AtomicU64,
     /// Nanoseconds spent stepping environments.
@@ -39,6 +42,16 @@ impl Counters {
         self.environment.fetch_add(environment.as_nanos() as u64, Relaxed);
     }
 
+    /// Notes `steps` environment steps, counted before as taken, that ended in no unroll.
+    pub(crate) fn cut_short(&self, steps: u64) {
+        self.partial_unroll.fetch_add(steps, Release);
+    }
+
+    /// Notes `steps` environment steps, counted before as taken, of unrolls given up.
+    pub(crate) fn given_up(&self, steps: u64) {
+        self.unsent.fetch_add(steps, Release);
+    }
+
     /// Environment steps taken so far.
     pub fn produced_steps(&self) -> u64 {
         self.produced.load(Relaxed)
@@ -48,7 +61,8 @@ impl Counters {
     pub fn dropped_steps(&self) -> BTreeMap<String, u64> {
         [(PARTIAL_UNROLL, &self.partial_unroll), (UNSENT, &self.unsent)]
             .into_iter()
-            .map(|(reason, steps)| (reason.to_owned(), steps.load(Relaxed)))
+            // Whoever sees a step dropped sees it produced.
+            .map(|(reason, steps)| (reason.to_owned(), steps.load(Acquire)))
             .filter(|&(_, steps)| steps > 0)
             .collect()
     }

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -166,7 +167,12 @@ impl Downlink {
                 // The uplink is gone for good, and with it the reason to receive weights.
                 return std::future::pending().await;
             }
-            match self.watch().await {
+            let interruption = self.watch().await;
+            if self.crew.stop_flag().load(Relaxed) {
+                // The learner ends this stream with the actor's account.
+                return std::future::pending().await;
+            }
+            match interruption {
                 Interruption::Call(CallError::Refused { refusal, message }) => match refusal {
                     v1::Refusal::Finished => return Ok(DownlinkEnd::Finished),
                     v1::Refusal::Identity => return Ok(DownlinkEnd::IdentityRefused(message)),
@@ -277,6 +283,54 @@ mod tests {
             assert_eq!(complete.iter().rposition(|&c| !c).map_or(0, |i| i + 1), chunks.len() - 1);
             assert_eq!(assembler.bytes, data);
         }
+    }
+
+    #[test]
+    fn whoever_reads_while_versions_are_swapped_sees_each_of_them_whole() {
+        use candle_core::{Device, Tensor};
+        use impresario_common::config::PolicySection;
+        use impresario_common::space::{EnvironmentSpec, Space};
+
+        let environment = EnvironmentSpec {
+            id: "Test-v0".into(),
+            observation: Space::boxed(&[-1.0; 2], &[1.0; 2]),
+            action: Space::Discrete { n: 2 },
+            max_episode_steps: None,
+            solved_return: None,
+        };
+        let spec = PolicySpec::new(&environment, &PolicySection::default()).unwrap();
+        let initial = spec.initialise(1).unwrap();
+        let acting = |version: u64| {
+            let mut weights = initial.copied().unwrap();
+            for (name, tensor) in &mut weights.0 {
+                // Every bias of the version is its number, every weight 0: so is every output.
+                let value = if name.ends_with("bias") { version as f32 } else { 0.0 };
+                *tensor = Tensor::full(value, tensor.dims(), &Device::Cpu).unwrap();
+            }
+            ActingPolicy { version, policy: Policy::new(&spec, &weights).unwrap() }
+        };
+        const LAST: u64 = 2000;
+        let latest = LatestPolicy::default();
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    let (mut newest, spent) = (0, AtomicU64::new(0));
+                    while newest < LAST {
+                        let acting = latest.wait_for(newest.max(1), &spent).expect("nobody closes it");
+                        assert!(acting.version >= newest, "versions do not run backwards");
+                        newest = acting.version;
+                        let seen = Tensor::zeros((1, 2), candle_core::DType::F32, &Device::Cpu).unwrap();
+                        let output = acting.policy.forward(&seen).unwrap();
+                        let logits = output.distribution.to_vec2::<f32>().unwrap();
+                        assert_eq!(logits, [[newest as f32; 2]]);
+                        assert_eq!(output.values.to_vec1::<f32>().unwrap(), [newest as f32]);
+                    }
+                });
+            }
+            for version in 1..=LAST {
+                latest.publish(acting(version));
+            }
+        });
     }
 
     #[test]

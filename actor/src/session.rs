@@ -67,6 +67,8 @@ pub async fn run(
 ) -> Result<ActorSummary, ActorError> {
     let address = Address::parse(&options.learner)?;
     let mut patience = Patience::new(&address, options.give_up_after);
+    // With a learner that lets this actor in and then does not know it: a life without one unroll is no success.
+    let mut futility = Patience::new(&address, options.give_up_after);
     let mut summary = ActorSummary::default();
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
@@ -85,11 +87,11 @@ pub async fn run(
             End::Leave => return Ok(summary),
             End::JoinAfresh(reason) => {
                 if crew.outbox.acknowledged_unrolls() > 0 {
-                    patience.renew();
+                    futility.renew();
                 }
                 tracing::warn!("the learner at {} no longer knows this actor: {reason}", address.url());
                 tokio::select! {
-                    paused = patience.pause("joining afresh") => paused?,
+                    paused = futility.pause("it does not keep this actor") => paused?,
                     () = &mut shutdown => return Ok(summary),
                 }
             }
@@ -266,6 +268,8 @@ async fn live(
                 match end {
                     // The stream of unrolls will hear it, too.
                     Ok(DownlinkEnd::Finished) => {}
+                    // An actor that leaves has no use for another life; the uplink brings this one to its end.
+                    Ok(DownlinkEnd::IdentityRefused(_)) if told_to_stop => {}
                     Ok(DownlinkEnd::IdentityRefused(reason)) => return Ok(End::JoinAfresh(reason)),
                     Err(error) => {
                         trouble = Some(error);

@@ -388,8 +388,33 @@ async fn an_actor_whose_learner_goes_away_gives_up_after_a_while_and_stops_at_on
 }
 
 #[tokio::test]
+async fn an_actor_that_is_leaving_when_its_identity_is_lost_leaves() {
+    let (learner, actor) = together(&config()).await;
+    learner.withhold_acknowledgements();
+    learner.grant(0, u64::MAX, 0).await;
+    learner.until("five unrolls come", |seen| seen.unrolls.len() >= 5).await;
+    // It waits for acknowledgements that do not come; meanwhile both streams learn that it is unknown.
+    let stopping = tokio::spawn(actor.stop());
+    learner
+        .until("the environments stand still", |seen| match seen.progress.as_slice() {
+            [.., before, now] => before.produced_steps == now.produced_steps,
+            _ => false,
+        })
+        .await;
+    learner.forget_actors();
+    learner.end_weights();
+    let summary = tokio::time::timeout(support::DEADLINE, stopping).await.unwrap().unwrap().unwrap();
+    assert_eq!(summary.incarnations, 1);
+}
+
+#[tokio::test]
 async fn a_failing_environment_ends_the_actor_with_its_reason() {
-    for (mischief, reason) in [(Mischief::Panic, "the script tore"), (Mischief::RewardNan, "reward NaN")] {
+    for (mischief, reason) in [
+        (Mischief::Panic, "the script tore"),
+        (Mischief::RewardNan, "reward NaN"),
+        // Environments may block as long as they like: no stream waits for them.
+        (Mischief::TellThread, "on Some(\"rollout-0\"), a thread of the runtime: false"),
+    ] {
         let learner = ScriptedLearner::start(&config()).await;
         learner.publish(chunks(&snapshot(0)));
         let registry = environment::mischievous(10, mischief);

@@ -211,7 +211,8 @@ impl Unroll {
             decode("observations", message.observations, observation.dtype(), &per_step(observation, t + 1))?;
         let actions =
             decode("actions", message.actions, layout.action.dtype(), &per_step(&layout.action, t))?;
-        check_actions(&actions, &layout.action)?;
+        check_choices("actions", &actions, &layout.action)?;
+        check_choices("observations", &observations, observation)?;
         let rewards = decode_f32("rewards", message.rewards, &[t, e])?;
         let behaviour_log_probs = decode_f32("behaviour_log_probs", message.behaviour_log_probs, &[t, e])?;
         let terminated = decode_flags("terminated", message.terminated, &[t, e])?;
@@ -221,6 +222,7 @@ impl Unroll {
         final_shape.extend(observation.shape());
         let final_observations =
             decode("final_observations", message.final_observations, observation.dtype(), &final_shape)?;
+        check_choices("final_observations", &final_observations, observation)?;
         if message.episode_returns.len() != message.episode_lengths.len() {
             return Err(WireError::field(
                 "episode_returns",
@@ -230,6 +232,11 @@ impl Unroll {
                     message.episode_lengths.len()
                 ),
             ));
+        }
+        let ends = terminated.iter().zip(&truncated).filter(|&(&end, &cut)| end | cut == 1).count();
+        if message.episode_returns.len() > ends {
+            let problem = format!("{} episodes, but {ends} ended", message.episode_returns.len());
+            return Err(WireError::field("episode_returns", problem));
         }
         finite("episode_returns", &message.episode_returns)?;
         Ok(Self {
@@ -348,11 +355,11 @@ fn finite(field: &str, values: &[f32]) -> Result<(), WireError> {
     Err(WireError::field(field, format!("element {index} is {}, not a finite number", values[index])))
 }
 
-fn check_actions(actions: &Array, space: &Space) -> Result<(), WireError> {
-    let out_of_range = |index: usize, action: i32, n: u32| {
-        Err(WireError::field("actions", format!("element {index} is {action}, out of range 0..{n}")))
+fn check_choices(field: &str, choices: &Array, space: &Space) -> Result<(), WireError> {
+    let out_of_range = |index: usize, choice: i32, n: u32| {
+        Err(WireError::field(field, format!("element {index} is {choice}, out of range 0..{n}")))
     };
-    match (actions, space) {
+    match (choices, space) {
         (Array::I32(values), Space::Discrete { n }) => match values.iter().position(|&a| a as u32 >= *n) {
             Some(index) => out_of_range(index, values[index], *n),
             None => Ok(()),
@@ -440,6 +447,22 @@ mod tests {
             "final_observations: shape",
         );
         refused(&|m| m.episode_lengths.clear(), "2 returns for 0 lengths");
+        let episodes = |m: &mut v1::Unroll| {
+            m.episode_returns = vec![0.0; 1000];
+            m.episode_lengths = vec![1; 1000];
+        };
+        refused(&episodes, "1000 episodes, but 2 ended");
+    }
+
+    #[test]
+    fn observations_that_are_no_alternatives_of_their_space_are_refused() {
+        let layout = UnrollLayout { observation: Space::Discrete { n: 3 }, ..layout() };
+        let mut unroll = Unroll::zeros(&layout, 2);
+        unroll.observations = Array::I32(vec![2; 8]);
+        Unroll::from_wire(unroll.to_wire(&layout), &layout, 2).unwrap();
+        unroll.observations = Array::I32(vec![2, 2, 2, 3, 2, 2, 2, 2]);
+        let error = Unroll::from_wire(unroll.to_wire(&layout), &layout, 2).unwrap_err().to_string();
+        assert!(error.contains("observations: element 3 is 3, out of range 0..3"), "{error}");
     }
 
     #[test]

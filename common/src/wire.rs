@@ -78,6 +78,13 @@ impl From<&Space> for v1::Space {
 /// Largest number of elements that one observation or action may have on the wire.
 const MAX_SPACE_ELEMENTS: usize = 1 << 24;
 
+/// Most dimensions of a box, and most choices of a multi-discrete space.
+const MAX_DIMENSIONS: usize = 8;
+const MAX_CHOICES: usize = 256;
+
+/// Longest name of an environment, in bytes.
+const MAX_ID_BYTES: usize = 200;
+
 impl TryFrom<v1::Space> for Space {
     type Error = WireError;
 
@@ -89,6 +96,12 @@ impl TryFrom<v1::Space> for Space {
             }
             Some(v1::space::Kind::Discrete(n)) => Ok(Self::Discrete { n }),
             Some(v1::space::Kind::MultiDiscrete(v1::MultiDiscrete { nvec })) => {
+                if nvec.len() > MAX_CHOICES {
+                    return Err(WireError(format!(
+                        "multi-discrete space of {} choices, at most {MAX_CHOICES}",
+                        nvec.len()
+                    )));
+                }
                 if nvec.is_empty() || nvec.contains(&0) {
                     return Err(WireError(format!("multi-discrete space with alternatives {nvec:?}")));
                 }
@@ -98,6 +111,12 @@ impl TryFrom<v1::Space> for Space {
                 let dtype = v1::ElementType::try_from(dtype)
                     .map_err(|_| WireError(format!("box of unknown element type {dtype}")))?
                     .try_into()?;
+                if shape.len() > MAX_DIMENSIONS {
+                    let dimensions = shape.len();
+                    return Err(WireError(format!(
+                        "box of {dimensions} dimensions, at most {MAX_DIMENSIONS}"
+                    )));
+                }
                 let elements = shape
                     .iter()
                     .try_fold(1usize, |n, &d| n.checked_mul(d as usize))
@@ -141,6 +160,14 @@ impl TryFrom<v1::EnvironmentSpec> for EnvironmentSpec {
                 .try_into()
                 .map_err(|e| WireError::field(field, e))
         };
+        if spec.id.len() > MAX_ID_BYTES {
+            let problem = format!("{} bytes, at most {MAX_ID_BYTES}", spec.id.len());
+            return Err(WireError::field("environment.id", problem));
+        }
+        if let Some(solved) = spec.solved_return.filter(|solved| !solved.is_finite()) {
+            let problem = format!("is {solved}, not a finite number; leave it out where there is none");
+            return Err(WireError::field("environment.solved_return", problem));
+        }
         Ok(Self {
             id: spec.id,
             observation: space("environment.observation", spec.observation)?,
@@ -174,5 +201,31 @@ mod tests {
         let short = v1::Box { low: vec![0.0], high: vec![1.0], shape: vec![2], dtype: 1 };
         let error = Space::try_from(v1::Space { kind: Some(v1::space::Kind::Box(short)) }).unwrap_err();
         assert!(error.to_string().contains("needs 2 bounds"), "{error}");
+        let flat = v1::Box { low: vec![0.0], high: vec![1.0], shape: vec![1; 1 << 20], dtype: 1 };
+        let error = Space::try_from(v1::Space { kind: Some(v1::space::Kind::Box(flat)) }).unwrap_err();
+        assert!(error.to_string().contains("1048576 dimensions"), "{error}");
+        let many = v1::MultiDiscrete { nvec: vec![2; 1 << 20] };
+        let error =
+            Space::try_from(v1::Space { kind: Some(v1::space::Kind::MultiDiscrete(many)) }).unwrap_err();
+        assert!(error.to_string().len() < 100, "{error}");
+    }
+
+    #[test]
+    fn an_environment_is_solved_at_a_number_and_has_a_name_that_can_be_said() {
+        let spec = EnvironmentSpec {
+            id: "Thing-v0".into(),
+            observation: Space::boxed(&[-1.0], &[1.0]),
+            action: Space::Discrete { n: 2 },
+            max_episode_steps: None,
+            solved_return: Some(9.5),
+        };
+        for solved in [f64::NAN, f64::NEG_INFINITY] {
+            let odd = v1::EnvironmentSpec { solved_return: Some(solved), ..(&spec).into() };
+            let error = EnvironmentSpec::try_from(odd).unwrap_err().to_string();
+            assert!(error.contains("solved_return") && error.contains("not a finite number"), "{error}");
+        }
+        let long = v1::EnvironmentSpec { id: "x".repeat(1 << 20), ..(&spec).into() };
+        let error = EnvironmentSpec::try_from(long).unwrap_err().to_string();
+        assert!(error.contains("environment.id") && error.len() < 100, "{error}");
     }
 }

@@ -39,15 +39,10 @@ impl LearnerCommand {
         let options = prepare(config, &self.run, self.log)?;
         let runtime = runtime()?;
         let summary = runtime.block_on(async {
+            let shutdown = signals::termination().context("cannot listen for signals")?;
             let listener = TcpListener::bind(self.listen)
                 .await
                 .with_context(|| format!("cannot listen on {}", self.listen))?;
-            let shutdown = async {
-                if let Err(error) = signals::termination().await {
-                    tracing::error!("cannot listen for signals: {error}");
-                    std::future::pending::<()>().await;
-                }
-            };
             anyhow::Ok(run(options, listener, shutdown).await?)
         })?;
         println!("{}", summary.in_words());

@@ -93,10 +93,11 @@ pub async fn run(
     let recorder = Arc::new(Recorder::new(totals));
     let service = LearnerService::new(roster.clone(), intake.clone(), broadcast.clone());
     let (stop_serving, stopped) = oneshot::channel::<()>();
-    let server = tokio::spawn(serve(service, listener, async {
+    let mut server = tokio::spawn(serve(service, listener, async {
         // A dropped sender means the same.
         let _ = stopped.await;
     }));
+    let mut serving = true;
     announce(&config, &run_dir, address);
 
     let reporter = Reporter::new(&config, &run_dir, recorder.clone(), progress)?;
@@ -113,8 +114,23 @@ pub async fn run(
             _ = ticks.tick() => reporter.tick(view()),
             known = environment.wait_for(Option::is_some), if training.is_none() => {
                 let spec = known.ok().and_then(|known| known.clone());
-                let spec = spec.ok_or_else(|| internal("roster", &"gone"))?;
-                training = Some(start(&config, &run_dir, resume.as_ref(), &spec, &intake, &broadcast, &recorder)?);
+                let spec = spec.ok_or_else(|| internal("roster", &"gone"));
+                let started = spec.and_then(|spec| {
+                    start(&config, &run_dir, resume.as_ref(), &spec, &intake, &broadcast, &recorder)
+                });
+                match started {
+                    Ok(started) => training = Some(started),
+                    Err(error) => break Some(Err(error)),
+                }
+            }
+            // Without it no actor could come or come back, and the trainer might wait for ever.
+            served = &mut server => {
+                serving = false;
+                break Some(Err(match served {
+                    Ok(Ok(())) => internal("the gRPC service", &"it has ended"),
+                    Ok(Err(error)) => error.into(),
+                    Err(panic) => internal("the gRPC service", &panic),
+                }));
             }
             ended = ending(&mut training), if training.is_some() => break Some(ended),
         }
@@ -123,21 +139,23 @@ pub async fn run(
     // Stops the trainer if it still works, and tells every actor that the run is over.
     intake.finish();
     let grace = Duration::from_secs_f64(config.learner.grace_seconds);
-    let ended = match (ended, training) {
-        (Some(ended), _) => ended,
-        (None, None) => Ok(Ending::Stopped),
-        (None, mut training) => ending(&mut training).await,
+    let ended = match ended {
+        // The trainer's own ending.
+        Some(ended) if serving || training.is_none() => ended,
+        Some(Err(failure)) => {
+            let _ = ending(&mut training).await;
+            Err(failure)
+        }
+        _ => ending(&mut training).await,
     };
     if tokio::time::timeout(grace, intake.departed()).await.is_err() {
         tracing::warn!(?grace, "some actors did not say goodbye in time; what they held counts as lost");
     }
     let accounting = intake.close_books();
-    // Ends the weight streams; what remains open after a moment is cut.
-    drop((stop_serving, broadcast));
-    match tokio::time::timeout(STREAMS_END, server).await {
-        Ok(Ok(served)) => served?,
-        Ok(Err(panic)) => return Err(internal("the service", &panic)),
-        Err(_) => {}
+    // With the accounts all streams have ended; what remains open after a moment is cut.
+    drop(stop_serving);
+    if serving && let Ok(served) = tokio::time::timeout(STREAMS_END, server).await {
+        served.map_err(|panic| internal("the gRPC service", &panic))??;
     }
     let stopped_by = ended.as_ref().map_or("error", |ending| ending.as_str());
     let summary = reporter.finish(last_view, accounting, stopped_by)?;

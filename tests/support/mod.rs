@@ -89,9 +89,7 @@ impl Process {
 
     /// Sends a signal by name: "TERM", "KILL", "STOP", "CONT".
     pub fn signal(&self, name: &str) {
-        use nix::sys::signal::{Signal, kill};
-        let signal: Signal = format!("SIG{name}").parse().expect("a signal's name");
-        kill(nix::unistd::Pid::from_raw(self.child.id() as i32), signal).expect("it can be signalled");
+        signal(self.pid(), name);
     }
 
     /// Waits for its end.
@@ -156,4 +154,57 @@ pub fn assert_balanced(summary: &Value) {
     assert_eq!(count("in_flight"), 0, "{books}");
     assert_eq!(count("produced"), count("trained") + dropped(summary), "{books}");
     assert_eq!(count("trained"), summary["env_steps"].as_u64().expect("a count"), "{summary}");
+}
+
+/// The processes that `pid` has started and that still run, the eldest first.
+pub fn children(pid: u32) -> Vec<u32> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let of_task = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("children"));
+    let mut listed: Vec<u32> = tasks
+        .flat_map(|task| of_task(task).unwrap_or_default().split(' ').map(str::to_owned).collect::<Vec<_>>())
+        .filter_map(|child| child.trim().parse().ok())
+        .collect();
+    listed.sort_unstable();
+    listed.into_iter().filter(|&child| runs(child)).collect()
+}
+
+/// Whether a process runs: neither gone nor dead and unburied.
+pub fn runs(pid: u32) -> bool {
+    stat(pid).is_some_and(|stat| !["Z", "X"].contains(&stat[0].as_str()))
+}
+
+/// Processor time that a process has used, in clock ticks.
+pub fn processor_time(pid: u32) -> u64 {
+    let stat = stat(pid).expect("the process runs");
+    [11, 12].map(|field: usize| stat[field].parse::<u64>().expect("a number of ticks")).iter().sum()
+}
+
+/// The fields of /proc/PID/stat from the state on; names before it may hold anything.
+fn stat(pid: u32) -> Option<Vec<String>> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    Some(text.rsplit_once(") ")?.1.split_whitespace().map(str::to_owned).collect())
+}
+
+/// Waits until `holds`.
+pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + DEADLINE;
+    while !holds() {
+        assert!(Instant::now() < end, "{what}: not within {DEADLINE:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Sends a signal by name to any process.
+pub fn signal(pid: u32, name: &str) {
+    use nix::sys::signal::{Signal, kill};
+    let signal: Signal = format!("SIG{name}").parse().expect("a signal's name");
+    kill(nix::unistd::Pid::from_raw(pid as i32), signal).expect("it can be signalled");
+}
+
+/// Waits for a report of the learner that shows at least `steps` trained steps.
+pub fn trained(learner: &mut Process, steps: u64) {
+    learner.wait_for("training", |line| {
+        let event: Value = serde_json::from_str(line).ok()?;
+        (event["steps"].as_u64()? >= steps).then_some(())
+    });
 }

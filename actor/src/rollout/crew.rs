@@ -84,7 +84,7 @@ impl Crew {
 
     /// Counts unrolls that will not be sent as dropped.
     pub(crate) fn abandon(&self, which: Abandon) {
-        self.counters.unsent.fetch_add(self.outbox.abandon(which), Ordering::Relaxed);
+        self.counters.given_up(self.outbox.abandon(which));
     }
 
     /// The first failure of a worker.

@@ -1,7 +1,6 @@
 //! One rollout worker: permission, weights, unroll, outbox, and again.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use impresario_common::unroll::{Unroll, UnrollLayout};
 
@@ -31,7 +30,7 @@ impl Worker {
             let filled = self.sampler.fill(&acting.policy, &mut unroll, counters, self.crew.stop_flag());
             match filled.map_err(|e| {
                 // Whatever was taken of this unroll is lost with it.
-                counters.partial_unroll.fetch_add(self.sampler.steps_into_unroll(), Relaxed);
+                counters.cut_short(self.sampler.steps_into_unroll());
                 e.to_string()
             })? {
                 Filled::Complete => {
@@ -39,7 +38,7 @@ impl Worker {
                     outbox.push(message, unroll.steps() as u64, &counters.waiting_uplink);
                 }
                 Filled::Stopped => {
-                    counters.partial_unroll.fetch_add(self.sampler.steps_into_unroll(), Relaxed);
+                    counters.cut_short(self.sampler.steps_into_unroll());
                     break;
                 }
             }

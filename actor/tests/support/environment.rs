@@ -26,6 +26,8 @@ pub struct Script {
 pub enum Mischief {
     Panic,
     RewardNan,
+    /// Tells where it runs.
+    TellThread,
 }
 
 /// A registry of the scripted environment alone.
@@ -73,6 +75,10 @@ impl Environment for Script {
         match self.mischief {
             Some((step, Mischief::Panic)) if step == self.steps => panic!("the script tore"),
             Some((step, Mischief::RewardNan)) if step == self.steps => reward = f64::NAN,
+            Some((step, Mischief::TellThread)) if step == self.steps => {
+                let runtime = tokio::runtime::Handle::try_current().is_ok();
+                panic!("on {:?}, a thread of the runtime: {runtime}", std::thread::current().name());
+            }
             _ => {}
         }
         let terminated = match self.episodes % 3 {

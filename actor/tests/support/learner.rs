@@ -9,7 +9,7 @@ use impresario_common::wire::v1::learner_server::{Learner, LearnerServer};
 use impresario_common::wire::v1::{self, actor_message::Kind};
 use impresario_common::wire::{PROTOCOL_VERSION, REFUSAL_METADATA};
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Code, Request, Response, Status, Streaming};
 
@@ -47,6 +47,8 @@ struct Inner {
     outgoing: Mutex<Option<Outgoing>>,
     /// What a subscriber is sent, now and when it changes.
     weights: watch::Sender<Vec<v1::WeightsChunk>>,
+    /// Ends streams of weights.
+    weights_end: Notify,
 }
 
 /// A refusal in the contract's form.
@@ -85,6 +87,7 @@ impl ScriptedLearner {
             incarnation: Mutex::new(1),
             outgoing: Mutex::new(None),
             weights: watch::Sender::new(vec![]),
+            weights_end: Notify::new(),
         });
         let learner = Self { url, inner };
         let service = LearnerServer::new(learner.clone());
@@ -138,6 +141,11 @@ impl ScriptedLearner {
     async fn send(&self, message: Result<v1::LearnerMessage, Status>) {
         let outgoing = self.inner.outgoing.lock().unwrap().clone();
         outgoing.expect("there is no stream").send(message).await.expect("the stream has ended");
+    }
+
+    /// Ends the streams of weights there are.
+    pub fn end_weights(&self) {
+        self.inner.weights_end.notify_waiters();
     }
 
     pub fn publish(&self, chunks: Vec<v1::WeightsChunk>) {
@@ -229,7 +237,10 @@ impl Learner for ScriptedLearner {
         let (outgoing, chunks) = mpsc::channel(16);
         let mut weights = self.inner.weights.subscribe();
         self.inner.seen.send_modify(|seen| seen.weight_streams += 1);
+        let inner = self.inner.clone();
         tokio::spawn(async move {
+            let end = inner.weights_end.notified();
+            tokio::pin!(end);
             loop {
                 let current = weights.borrow_and_update().clone();
                 for chunk in current {
@@ -237,8 +248,9 @@ impl Learner for ScriptedLearner {
                         return;
                     }
                 }
-                if weights.changed().await.is_err() {
-                    return;
+                tokio::select! {
+                    changed = weights.changed() => if changed.is_err() { return },
+                    () = &mut end => return,
                 }
             }
         });

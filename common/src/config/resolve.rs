@@ -170,6 +170,10 @@ impl RunConfig {
 
         let learner = &self.learner;
         at_least_1("learner.batch_size", learner.batch_size)?;
+        // Each update of the bound is a batch of unrolls to be granted, counted and held.
+        if let Some(bound) = learner.max_policy_lag.0 {
+            check("learner.max_policy_lag", &bound, bound <= 1000, "must be at most 1000, or \"unlimited\"")?;
+        }
         check("learner.queue_bytes", &learner.queue_bytes, learner.queue_bytes > 0, "must be at least 1")?;
         at_least_1("learner.wait_for_actors", learner.wait_for_actors)?;
         positive("learner.grant_timeout_seconds", learner.grant_timeout_seconds)?;
@@ -359,6 +363,7 @@ mod tests {
         says(&["algorithm.name=dreamer"], "must be one of: impala");
         says(&["run.steps=0"], "run.steps is 0, must be at least 1");
         says(&["learner.max_policy_lag=-1"], "max_policy_lag");
+        says(&["learner.max_policy_lag=1001"], "must be at most 1000, or \"unlimited\"");
         says(&["algorithm.gamma=1.5"], "algorithm.gamma is 1.5, must lie between 0 and 1");
         says(&["rollout.workers_per_actor=3"], "must divide rollout.envs_per_actor");
         says(&["nonsense"], "not of the form");

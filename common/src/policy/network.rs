@@ -13,6 +13,10 @@ use crate::kernels::{self, Activation};
 use crate::random::{self, Purpose, Stream};
 use crate::space::{EnvironmentSpec, Space};
 
+/// Most weights of a policy: what goes out with every version must stay within reason, and an actor that offers
+/// an enormous space must not take the learner's memory.
+const MAX_WEIGHTS: usize = 1 << 26;
+
 /// A policy that cannot be built or run.
 #[derive(Debug, thiserror::Error)]
 pub enum PolicyError {
@@ -63,7 +67,25 @@ impl PolicySpec {
         if let observation @ Space::MultiDiscrete { .. } = &environment.observation {
             return Err(PolicyError::Space(format!("observation space {observation}")));
         }
-        Ok(Self { observation: environment.observation.clone(), distribution, section: section.clone() })
+        let spec =
+            Self { observation: environment.observation.clone(), distribution, section: section.clone() };
+        let weights = spec.weight_count();
+        if weights > MAX_WEIGHTS {
+            return Err(PolicyError::Space(format!(
+                "observations {} and actions {}: it would have {weights} weights, at most {MAX_WEIGHTS}; lower \
+                 policy.hidden, or make the environment's spaces smaller",
+                environment.observation, environment.action
+            )));
+        }
+        Ok(spec)
+    }
+
+    /// Numbers in all parameters together.
+    fn weight_count(&self) -> usize {
+        let sizes = self.parameters().into_iter();
+        sizes
+            .map(|p| p.shape.iter().fold(1, |n: usize, &d| n.saturating_mul(d)))
+            .fold(0, usize::saturating_add)
     }
 
     /// What the policy head's numbers mean.
@@ -322,6 +344,26 @@ mod tests {
             |seed| spec.initialise(seed).unwrap().0[0].1.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         assert_eq!(values(5), values(5));
         assert_ne!(values(5), values(6));
+    }
+
+    #[test]
+    fn a_policy_of_unreasonable_size_is_refused_before_any_memory_is_taken() {
+        let small = || Space::boxed(&[-1.0], &[1.0]);
+        for (observation, action) in [
+            (small(), Space::Discrete { n: 2_000_000_000 }),
+            (Space::Discrete { n: u32::MAX }, small()),
+            (Space::boxed(&vec![-1.0; 1 << 24], &vec![1.0; 1 << 24]), Space::Discrete { n: 2 }),
+        ] {
+            let environment = EnvironmentSpec {
+                id: "Vast-v0".into(),
+                observation,
+                action,
+                max_episode_steps: None,
+                solved_return: None,
+            };
+            let error = PolicySpec::new(&environment, &PolicySection::default()).unwrap_err().to_string();
+            assert!(error.contains("weights, at most 67108864"), "{error}");
+        }
     }
 
     #[test]

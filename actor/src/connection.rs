@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
-use impresario_common::wire::{MAX_MESSAGE_BYTES, REFUSAL_METADATA, v1};
+use impresario_common::wire::{MAX_FRAME_BYTES, MAX_MESSAGE_BYTES, REFUSAL_METADATA, v1};
 use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Request, Status};
@@ -51,7 +51,8 @@ impl Address {
             .keep_alive_timeout(KEEPALIVE)
             .keep_alive_while_idle(true)
             .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW);
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_frame_size(MAX_FRAME_BYTES);
         Ok(Self { url: url.into(), endpoint })
     }
 

@@ -7,10 +7,11 @@
 //! * [`unroll`]: a time-major block of experience, and its way to and from the wire.
 //! * [`policy`]: the network, its weights, and what its outputs say about actions.
 //! * [`kernels`]: fused and vectorised arithmetic where candle's own is slow.
-//! * [`wire`]: the gRPC contract in Rust.
+//! * [`wire`]: the gRPC contract in Rust; [`codec`]: how its messages are encoded.
 //! * [`random`]: the streams through which all randomness flows from the run's seed.
 //! * [`process`], [`signals`], [`telemetry`]: what every binary does around its work.
 
+pub mod codec;
 pub mod config;
 pub mod kernels;
 pub mod policy;

@@ -8,6 +8,7 @@ use bytes::Bytes;
 #[cfg(target_endian = "big")]
 compile_error!("arrays travel as the little-endian bytes that they are in memory");
 
+use crate::kernels::all_finite;
 use crate::space::{ElementType, EnvironmentSpec, Space};
 use crate::wire::{WireError, v1};
 
@@ -323,13 +324,19 @@ fn decode(
     }
     Ok(match dtype {
         ElementType::U8 => Array::U8(tensor.data.to_vec()),
-        ElementType::I32 => Array::I32(bytemuck::pod_collect_to_vec(&tensor.data)),
+        ElementType::I32 => Array::I32(words(&tensor.data).map(i32::from_le_bytes).collect()),
         ElementType::F32 => {
-            let values: Vec<f32> = bytemuck::pod_collect_to_vec(&tensor.data);
+            let values: Vec<f32> = words(&tensor.data).map(f32::from_le_bytes).collect();
             finite(field, &values)?;
             Array::F32(values)
         }
     })
+}
+
+/// The numbers in `data`, which need not be aligned.
+fn words(data: &[u8]) -> impl ExactSizeIterator<Item = [u8; 4]> {
+    let (words, _) = data.as_chunks::<4>();
+    words.iter().copied()
 }
 
 fn decode_f32(field: &str, tensor: Option<v1::Tensor>, shape: &[usize]) -> Result<Vec<f32>, WireError> {
@@ -341,14 +348,14 @@ fn decode_f32(field: &str, tensor: Option<v1::Tensor>, shape: &[usize]) -> Resul
 
 fn decode_flags(field: &str, tensor: Option<v1::Tensor>, shape: &[usize]) -> Result<Vec<u8>, WireError> {
     match decode(field, tensor, ElementType::U8, shape)? {
-        Array::U8(values) if values.iter().all(|&v| v <= 1) => Ok(values),
+        // Without an early exit the pass vectorises.
+        Array::U8(values) if values.iter().fold(0, |all, &v| all | v) <= 1 => Ok(values),
         _ => Err(WireError::field(field, "a flag is neither 0 nor 1")),
     }
 }
 
 fn finite(field: &str, values: &[f32]) -> Result<(), WireError> {
-    // x * 0 is 0 for finite numbers and NaN otherwise: one pass that vectorises.
-    if values.iter().map(|v| v * 0.0).sum::<f32>() == 0.0 {
+    if all_finite(values) {
         return Ok(());
     }
     let index = values.iter().position(|v| !v.is_finite()).unwrap_or(0);
@@ -360,10 +367,16 @@ fn check_choices(field: &str, choices: &Array, space: &Space) -> Result<(), Wire
         Err(WireError::field(field, format!("element {index} is {choice}, out of range 0..{n}")))
     };
     match (choices, space) {
-        (Array::I32(values), Space::Discrete { n }) => match values.iter().position(|&a| a as u32 >= *n) {
-            Some(index) => out_of_range(index, values[index], *n),
-            None => Ok(()),
-        },
+        (Array::I32(values), Space::Discrete { n }) => {
+            // Without an early exit the first pass vectorises; a negative number becomes a large one.
+            if values.iter().fold(0, |most, &a| most.max(a as u32)) < *n {
+                return Ok(());
+            }
+            match values.iter().position(|&a| a as u32 >= *n) {
+                Some(index) => out_of_range(index, values[index], *n),
+                None => Ok(()),
+            }
+        }
         (Array::I32(values), Space::MultiDiscrete { nvec }) => {
             match values.iter().zip(nvec.iter().cycle()).position(|(&a, &n)| a as u32 >= n) {
                 Some(index) => out_of_range(index, values[index], nvec[index % nvec.len()]),

@@ -19,6 +19,10 @@ pub const PROTOCOL_VERSION: u32 = 1;
 /// Largest message that either side accepts, in bytes.
 pub const MAX_MESSAGE_BYTES: usize = 256 << 20;
 
+/// Largest HTTP/2 frame that either side takes, in bytes. With the usual 16 KiB the system calls and wake-ups of
+/// a large message cost more than its bytes; a connection's buffer may grow to this size.
+pub const MAX_FRAME_BYTES: u32 = 512 << 10;
+
 /// Name of the gRPC metadata entry that names the [`v1::Refusal`] behind a failed call.
 pub const REFUSAL_METADATA: &str = "impresario-refusal";
 

@@ -28,7 +28,7 @@ use impresario_common::space::{ElementType, EnvironmentSpec, Space};
 use impresario_common::unroll::{Unroll, UnrollLayout};
 use impresario_common::wire::v1::actor_message::Kind;
 use impresario_common::wire::v1::learner_client::LearnerClient;
-use impresario_common::wire::{MAX_MESSAGE_BYTES, PROTOCOL_VERSION, v1};
+use impresario_common::wire::{MAX_FRAME_BYTES, MAX_MESSAGE_BYTES, PROTOCOL_VERSION, v1};
 use impresario_learner::accounting::Accounting;
 use impresario_learner::broadcast::Broadcast;
 use impresario_learner::intake::Intake;
@@ -183,11 +183,12 @@ impl Drop for Learner {
     }
 }
 
-/// A connection of its own, with windows as an actor's.
+/// A connection of its own, with the settings of an actor's.
 async fn connect(url: &str) -> LearnerClient<Channel> {
     let endpoint = Endpoint::from_shared(url.to_owned()).unwrap();
     let endpoint = endpoint.tcp_nodelay(true).initial_stream_window_size(2 << 20);
-    let channel = endpoint.initial_connection_window_size(4 << 20).connect().await.unwrap();
+    let endpoint = endpoint.initial_connection_window_size(4 << 20).max_frame_size(MAX_FRAME_BYTES);
+    let channel = endpoint.connect().await.unwrap();
     LearnerClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES)
 }
 

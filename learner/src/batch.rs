@@ -3,7 +3,7 @@
 use impresario_common::unroll::{Array, Unroll, UnrollLayout};
 
 /// `[T, B]` of experience.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
     /// T: environment steps of each column.
     pub length: usize,
@@ -32,6 +32,25 @@ impl Batch {
     /// Environment steps inside.
     pub fn steps(&self) -> usize {
         self.length * self.columns
+    }
+
+    /// A batch of all columns of one unroll, whose arrays it takes over.
+    pub fn whole(unroll: Unroll) -> Self {
+        let mut batch = Self {
+            length: unroll.length,
+            columns: unroll.copies,
+            observations: unroll.observations,
+            actions: unroll.actions,
+            rewards: unroll.rewards,
+            terminated: unroll.terminated,
+            truncated: unroll.truncated,
+            behaviour_log_probs: unroll.behaviour_log_probs,
+            final_steps: vec![],
+            policy_versions: vec![unroll.policy_version; unroll.copies],
+        };
+        batch.final_steps.extend(cut_steps(&batch.terminated, &batch.truncated));
+        batch.observations.extend_from(&unroll.final_observations, 0..unroll.final_observations.len());
+        batch
     }
 
     /// Puts columns `from..upto` of each unroll side by side.
@@ -88,9 +107,7 @@ impl Batch {
     fn append_final_observations(&mut self, parts: &[(&Unroll, std::ops::Range<usize>)], observation: usize) {
         let mut first = 0;
         for (unroll, range) in parts {
-            let cut = unroll.terminated.iter().zip(&unroll.truncated).enumerate();
-            let cut = cut.filter(|(_, (end, cut))| **cut == 1 && **end == 0);
-            for (k, (step, _)) in cut.enumerate() {
+            for (k, step) in cut_steps(&unroll.terminated, &unroll.truncated).enumerate() {
                 let (t, column) = (step / unroll.copies, step % unroll.copies);
                 if range.contains(&column) {
                     self.final_steps.push(t * self.columns + first + column - range.start);
@@ -101,6 +118,12 @@ impl Batch {
             first += range.len();
         }
     }
+}
+
+/// The steps that have final observations: truncated, not terminated.
+fn cut_steps(terminated: &[u8], truncated: &[u8]) -> impl Iterator<Item = usize> {
+    let cut = terminated.iter().zip(truncated).enumerate();
+    cut.filter_map(|(step, (&end, &cut))| (cut == 1 && end == 0).then_some(step))
 }
 
 #[cfg(test)]
@@ -140,5 +163,25 @@ mod tests {
         assert_eq!(batch.terminated, [0, 1, 0, 0]);
         assert_eq!(batch.final_steps, [2, 3]);
         assert_eq!(batch.policy_versions, [4, 5]);
+    }
+
+    #[test]
+    fn a_whole_unroll_is_the_batch_of_all_its_columns() {
+        let layout = UnrollLayout {
+            length: 2,
+            observation: Space::boxed(&[-1.0], &[1.0]),
+            action: Space::Discrete { n: 9 },
+        };
+        let mut unroll = Unroll::zeros(&layout, 2);
+        unroll.observations = Array::F32(vec![0.0, 1.0, 10.0, 11.0, 20.0, 21.0]);
+        unroll.actions = Array::I32(vec![0, 1, 2, 3]);
+        unroll.rewards = vec![0.0, 1.0, 2.0, 3.0];
+        unroll.terminated = vec![0, 1, 0, 0];
+        unroll.truncated = vec![1, 1, 0, 1];
+        unroll.final_observations = Array::F32(vec![100.0, 103.0]);
+        unroll.policy_version = 4;
+        let assembled = Batch::assemble(&layout, &[(&unroll, 0..2)]);
+        assert_eq!(Batch::whole(unroll), assembled);
+        assert_eq!(assembled.final_steps, [0, 3]);
     }
 }

@@ -39,10 +39,11 @@ impl Published {
 
 fn encode(snapshot: &Snapshot) -> Result<Vec<WeightsChunk>, PolicyError> {
     let encoding = Bytes::from(snapshot.encode()?);
+    let crc32c = crc32c::crc32c(&encoding);
     let chunk = |offset: usize| WeightsChunk {
         version: snapshot.version,
         length: encoding.len() as u64,
-        crc32c: crc32c::crc32c(&encoding),
+        crc32c,
         offset: offset as u64,
         data: encoding.slice(offset..encoding.len().min(offset + CHUNK_BYTES)),
     };

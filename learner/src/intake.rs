@@ -527,8 +527,7 @@ impl Intake {
     }
 }
 
-fn assemble(layout: &UnrollLayout, parts: Vec<(Arc<Unroll>, std::ops::Range<usize>)>) -> Work {
-    let slices: Vec<_> = parts.iter().map(|(unroll, range)| (unroll.as_ref(), range.clone())).collect();
+fn assemble(layout: &UnrollLayout, mut parts: Vec<(Arc<Unroll>, std::ops::Range<usize>)>) -> Work {
     let mut episodes = vec![];
     for (unroll, range) in &parts {
         // An unroll's episodes count once, with its first columns.
@@ -537,5 +536,18 @@ fn assemble(layout: &UnrollLayout, parts: Vec<(Arc<Unroll>, std::ops::Range<usiz
                 .extend(unroll.episode_returns.iter().copied().zip(unroll.episode_lengths.iter().copied()));
         }
     }
-    Work { batch: Batch::assemble(layout, &slices), episodes }
+    let whole = match parts.as_slice() {
+        // Usual where an actor has as many copies as a batch has columns.
+        [(unroll, range)] if range.len() == unroll.copies => parts.pop(),
+        _ => None,
+    };
+    let batch = match whole {
+        Some((unroll, _)) => Batch::whole(Arc::unwrap_or_clone(unroll)),
+        None => {
+            let slices: Vec<_> =
+                parts.iter().map(|(unroll, range)| (unroll.as_ref(), range.clone())).collect();
+            Batch::assemble(layout, &slices)
+        }
+    };
+    Work { batch, episodes }
 }

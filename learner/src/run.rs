@@ -13,7 +13,7 @@ use tonic::transport::server::TcpIncoming;
 use impresario_common::config::RunConfig;
 use impresario_common::space::EnvironmentSpec;
 use impresario_common::wire::v1::learner_server::LearnerServer;
-use impresario_common::wire::{FILE_DESCRIPTOR_SET, MAX_MESSAGE_BYTES};
+use impresario_common::wire::{FILE_DESCRIPTOR_SET, MAX_FRAME_BYTES, MAX_MESSAGE_BYTES};
 
 use crate::algorithm::TrainError;
 use crate::broadcast::Broadcast;
@@ -237,6 +237,7 @@ pub async fn serve(
         .http2_keepalive_timeout(Some(KEEPALIVE))
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(MAX_FRAME_BYTES)
         .add_service(health_service)
         .add_service(reflection)
         .add_service(LearnerServer::new(service).max_decoding_message_size(MAX_MESSAGE_BYTES))

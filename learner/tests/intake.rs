@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use impresario_common::config::{PolicyLagBound, RunConfig};
 use impresario_common::space::Space;
@@ -287,6 +287,36 @@ async fn the_books_stay_small_whatever_reasons_actors_name() {
     for books in [intake.view().accounting, intake.close_books()] {
         assert!(balanced(&books) && books.produced == 1600, "{books:?}");
         assert!(books.dropped.len() <= 65, "{} reasons", books.dropped.len());
+    }
+}
+
+#[tokio::test]
+async fn nobody_is_silent_while_the_learner_itself_stood_still() {
+    let mut config = config(Some(0), 4);
+    config.learner.wait_for_actors = 2;
+    config.learner.grant_timeout_seconds = 0.05;
+    let intake = Intake::new(&config, 0);
+    let streams = [0, 1].map(|actor| {
+        intake.join(key(actor), 1, 2, &layout());
+        intake.connect(key(actor)).unwrap().key
+    });
+    for stream in streams {
+        assert_eq!(intake.mail(stream).unwrap().grants.len(), 1);
+    }
+    // Nobody looked for longer than a learner does that is well: its streams were not read either.
+    std::thread::sleep(Duration::from_millis(1200));
+    intake.view();
+    for stream in streams {
+        intake.progress(stream, progress(0, 0)).unwrap();
+        assert!(intake.mail(stream).unwrap().grants.is_empty(), "no grant has changed hands");
+    }
+    // From then on silence counts again.
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while intake.mail(streams[1]).unwrap().grants.is_empty() {
+        assert!(Instant::now() < deadline, "the silent actor keeps its grant");
+        std::thread::sleep(Duration::from_millis(60));
+        intake.progress(streams[1], progress(0, 0)).unwrap();
+        intake.view();
     }
 }
 

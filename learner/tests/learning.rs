@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use candle_core::{Device, Tensor};
-use impresario_common::config::RunConfig;
+use impresario_common::config::{AlgorithmConfig, RunConfig};
 use impresario_common::policy::distribution::{ActionDistribution, ActionMut};
 use impresario_common::policy::{Policy, PolicySpec};
 use impresario_common::random::{self, Purpose, Stream};
@@ -152,6 +152,8 @@ fn config() -> RunConfig {
     // Tiny problems of their own, whatever the defaults are tuned for.
     config.optimizer.learning_rate = 5e-3;
     config.optimizer.epsilon = 1e-5;
+    let AlgorithmConfig::Impala(impala) = &mut config.algorithm;
+    impala.reward_scale = 1.0;
     config
 }
 

@@ -295,7 +295,7 @@ async fn nobody_is_silent_while_the_learner_itself_stood_still() {
     let mut config = config(Some(0), 4);
     config.learner.wait_for_actors = 2;
     config.learner.grant_timeout_seconds = 0.05;
-    let intake = Intake::new(&config, 0);
+    let intake = Intake::new(&config, 0, Accounting::default());
     let streams = [0, 1].map(|actor| {
         intake.join(key(actor), 1, 2, &layout());
         intake.connect(key(actor)).unwrap().key

@@ -147,6 +147,9 @@ pub struct PolicySection {
     pub hidden: Vec<usize>,
     /// Non-linearity after each hidden layer.
     pub activation: Activation,
+    /// Whether the value estimate shares the policy's hidden layers. Layers of its own cost time, and keep its
+    /// errors from disturbing the policy.
+    pub shared_encoder: bool,
     /// Gain of the policy head's orthogonal initialisation; small values start near the uniform policy.
     pub policy_gain: f32,
     /// Gain of the value head's orthogonal initialisation.
@@ -160,6 +163,7 @@ impl Default for PolicySection {
         Self {
             hidden: vec![64, 64],
             activation: Activation::Tanh,
+            shared_encoder: true,
             policy_gain: 0.01,
             value_gain: 1.0,
             initial_log_std: 0.0,

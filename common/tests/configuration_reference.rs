@@ -12,11 +12,13 @@ const SOURCE: &str = concat!(
     include_str!("../src/config/sections.rs"),
     include_str!("../src/config/algorithm/actor_critic.rs"),
     include_str!("../src/config/algorithm/impala.rs"),
+    include_str!("../src/config/algorithm/sac.rs"),
+    include_str!("../src/config/algorithm/trpo.rs"),
 );
 
 /// The structure that holds each method's keys.
 const METHODS: &[(&str, &str)] =
-    &[("impala", "ImpalaConfig"), ("a2c", "ActorCriticConfig"), ("a3c", "ActorCriticConfig")];
+    &[("impala", "ImpalaConfig"), ("a2c", "ActorCriticConfig"), ("a3c", "ActorCriticConfig"), ("trpo", "TrpoConfig"), ("sac", "SacConfig")];
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");
 

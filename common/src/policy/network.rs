@@ -168,8 +168,8 @@ impl PolicySpec {
     }
 }
 
-/// A `[rows, columns]` matrix with orthonormal rows or columns, whichever are fewer, times `gain`.
-fn orthogonal(rows: usize, columns: usize, gain: f32, stream: &mut Stream) -> Vec<f32> {
+/// A `[rows, columns]` matrix with orthonormal rows or columns, whichever are fewer, times `gain`, in C order.
+pub fn orthogonal(rows: usize, columns: usize, gain: f32, stream: &mut Stream) -> Vec<f32> {
     let (count, len) = (rows.min(columns), rows.max(columns));
     let mut basis: Vec<Vec<f64>> = Vec::with_capacity(count);
     while basis.len() < count {

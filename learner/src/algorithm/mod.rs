@@ -7,9 +7,12 @@
 //!
 //! * [`impala`]: importance-weighted actor-learner with V-trace.
 //! * [`actor_critic`]: advantage actor-critic, in lockstep (A2C) and asynchronous (A3C).
+//! * [`sac`]: soft actor-critic, off-policy from a replay buffer.
+//! * [`trpo`]: natural gradient steps within a trust region.
 //! * [`target`]: the policy being learned, with its parameters and optimiser; forward pass and step.
 //! * [`objective`]: losses whose gradients with respect to the policy's outputs are known in closed form.
 //! * [`rewards`]: rewards and discounts as the returns want them: scaled, clipped, cut at the ends of episodes.
+//! * [`polyak`]: slow copies of weights.
 //! * [`diagnostics`]: what importance weights say about the distance of two policies.
 //!
 //! # Metrics
@@ -27,6 +30,12 @@
 //! | `mean_rho` | mean importance weight, near 1 on-policy |
 //! | `clipped_fraction` | share of importance weights beyond their bound |
 //! | `approx_kl` | estimate of KL(behaviour, target) in nats |
+//! | `kl` | mean divergence of the new policy from the old one in nats (TRPO) |
+//! | `line_search_steps`, `step_size`, `cg_residual` | tries of the line search, the step taken, what the linear system misses (TRPO) |
+//! | `critic_loss`, `critic_grad_norm` | half the mean squared error of both critics (SAC), and its gradient's norm |
+//! | `mean_q` | mean estimate of the actions drawn from the replay (SAC) |
+//! | `alpha`, `alpha_loss` | entropy temperature (SAC), and its loss |
+//! | `replay`, `gradient_steps` | transitions held, and gradient steps of the update (SAC) |
 //!
 //! A metric that is undefined for a batch, or not finite, is left out.
 
@@ -34,8 +43,11 @@ pub mod actor_critic;
 pub mod diagnostics;
 pub mod impala;
 pub mod objective;
+pub mod polyak;
 pub mod rewards;
+pub mod sac;
 pub mod target;
+pub mod trpo;
 
 use candle_core::Tensor;
 use impresario_common::config::{AlgorithmConfig, RunConfig};
@@ -90,8 +102,8 @@ pub trait Algorithm: Send {
 /// If the method cannot learn in such an environment, or memory runs out.
 pub fn build(
     config: &RunConfig,
-    _environment: &EnvironmentSpec,
-    _spec: &PolicySpec,
+    environment: &EnvironmentSpec,
+    spec: &PolicySpec,
 ) -> Result<Box<dyn Algorithm>, TrainError> {
     let name = config.algorithm.name();
     Ok(match &config.algorithm {
@@ -99,6 +111,8 @@ pub fn build(
         AlgorithmConfig::A2c(knobs) | AlgorithmConfig::A3c(knobs) => {
             Box::new(actor_critic::ActorCritic::new(name, knobs))
         }
+        AlgorithmConfig::Trpo(knobs) => Box::new(trpo::Trpo::new(config, knobs)?),
+        AlgorithmConfig::Sac(knobs) => Box::new(sac::Sac::new(config, knobs, environment, spec)?),
     })
 }
 

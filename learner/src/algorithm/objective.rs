@@ -5,7 +5,7 @@
 //! numbers are a line of arithmetic each, taken on slices; candle carries them on through the network. That
 //! keeps the graph, and with it the cost of small networks' updates, to the network itself.
 
-use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
 use impresario_common::config::LossReduction;
 
 use super::Metrics;
@@ -28,16 +28,7 @@ impl Objective {
     /// # Errors
     /// If a shape does not fit.
     pub fn into_tensor(self, log_prob_entropy: &Tensor, values: &Tensor) -> Result<Tensor> {
-        let gradients = KnownGradients {
-            loss: self.loss as f32,
-            d_log_prob_entropy: Tensor::from_vec(
-                self.d_log_prob_entropy,
-                log_prob_entropy.shape(),
-                log_prob_entropy.device(),
-            )?,
-            d_values: Tensor::from_vec(self.d_values, values.shape(), values.device())?,
-        };
-        log_prob_entropy.apply_op2(values, gradients)
+        known_gradients(self.loss, (log_prob_entropy, self.d_log_prob_entropy), (values, self.d_values))
     }
 }
 
@@ -109,10 +100,63 @@ impl Objective {
     }
 }
 
+/// A scalar of value `loss` in the graph of `input`, whose gradient with respect to it is known.
+///
+/// # Errors
+/// If the gradient has another number of elements.
+pub fn known_gradient(loss: f64, input: &Tensor, gradient: Vec<f32>) -> Result<Tensor> {
+    let gradient = Tensor::from_vec(gradient, input.shape(), input.device())?;
+    input.apply_op1(KnownGradient { loss: loss as f32, gradient })
+}
+
+/// A scalar of value `loss` in the graph of two inputs, whose gradients with respect to them are known.
+///
+/// # Errors
+/// If a gradient has another number of elements.
+pub fn known_gradients(
+    loss: f64,
+    (first, d_first): (&Tensor, Vec<f32>),
+    (second, d_second): (&Tensor, Vec<f32>),
+) -> Result<Tensor> {
+    let gradients = KnownGradients {
+        loss: loss as f32,
+        first: Tensor::from_vec(d_first, first.shape(), first.device())?,
+        second: Tensor::from_vec(d_second, second.shape(), second.device())?,
+    };
+    first.apply_op2(second, gradients)
+}
+
+struct KnownGradient {
+    loss: f32,
+    gradient: Tensor,
+}
+
+impl CustomOp1 for KnownGradient {
+    fn name(&self) -> &'static str {
+        "known-gradient"
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        Ok((CpuStorage::F32(vec![self.loss]), Shape::from(())))
+    }
+
+    fn bwd(&self, _: &Tensor, _: &Tensor, outer: &Tensor) -> Result<Option<Tensor>> {
+        chain(&self.gradient, outer).map(Some)
+    }
+}
+
+/// The gradient times that of what the scalar goes into, which is 1 unless somebody weights it.
+fn chain(gradient: &Tensor, outer: &Tensor) -> Result<Tensor> {
+    match outer.to_scalar::<f32>()? {
+        1.0 => Ok(gradient.clone()),
+        outer => gradient.affine(f64::from(outer), 0.0),
+    }
+}
+
 struct KnownGradients {
     loss: f32,
-    d_log_prob_entropy: Tensor,
-    d_values: Tensor,
+    first: Tensor,
+    second: Tensor,
 }
 
 impl CustomOp2 for KnownGradients {
@@ -131,11 +175,6 @@ impl CustomOp2 for KnownGradients {
         _: &Tensor,
         outer: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let outer = outer.to_scalar::<f32>()?;
-        let chain = |gradient: &Tensor| match outer {
-            1.0 => Ok(gradient.clone()),
-            outer => gradient.affine(f64::from(outer), 0.0),
-        };
-        Ok((Some(chain(&self.d_log_prob_entropy)?), Some(chain(&self.d_values)?)))
+        Ok((Some(chain(&self.first, outer)?), Some(chain(&self.second, outer)?)))
     }
 }

@@ -51,6 +51,11 @@ impl TargetPolicy {
         &self.parameters
     }
 
+    /// What the network's numbers say about actions.
+    pub fn action_distribution(&self) -> &ActionDistribution {
+        &self.distribution
+    }
+
     /// The optimiser.
     pub fn optimizer(&self) -> &Optimizer {
         &self.optimizer
@@ -71,15 +76,34 @@ impl TargetPolicy {
     /// # Errors
     /// If the observations do not fit the space.
     pub fn forward(&self, batch: &Batch) -> Result<PolicyOutput, PolicyError> {
-        let rows = rows(batch);
+        self.policy.forward(&self.observations(&batch.observations, rows(batch))?)
+    }
+
+    /// What the network's first layer sees of `rows` observations, `[N, I]`.
+    ///
+    /// # Errors
+    /// If the observations do not fit the space.
+    pub fn input(&self, observations: &Array, rows: usize) -> Result<Tensor, PolicyError> {
+        self.policy.input(&self.observations(observations, rows)?)
+    }
+
+    /// Distribution parameters, `[N, P]`, for `rows` observations, recording a graph.
+    ///
+    /// # Errors
+    /// If the observations do not fit the space.
+    pub fn distribution(&self, observations: &Array, rows: usize) -> Result<Tensor, PolicyError> {
+        self.policy.distribution(&self.observations(observations, rows)?)
+    }
+
+    /// `rows` observations as a tensor of their space.
+    fn observations(&self, observations: &Array, rows: usize) -> Result<Tensor, PolicyError> {
         let mut shape = vec![rows];
         shape.extend(self.observation.shape());
-        let observations = match &batch.observations {
+        Ok(match observations {
             Array::F32(values) => Tensor::from_slice(values, shape, &Device::Cpu)?,
             Array::U8(values) => Tensor::from_slice(values, shape, &Device::Cpu)?,
             Array::I32(values) => Tensor::from_slice(values, shape, &Device::Cpu)?,
-        };
-        self.policy.forward(&observations)
+        })
     }
 
     /// `[N, 2]`: log-probability of the action taken and entropy of each row of [`Self::forward`].

@@ -5,11 +5,15 @@
 
 mod actor_critic;
 mod impala;
+mod sac;
+mod trpo;
 
 use serde::{Deserialize, Serialize};
 
 pub use actor_critic::ActorCriticConfig;
 pub use impala::ImpalaConfig;
+pub use sac::SacConfig;
+pub use trpo::TrpoConfig;
 
 use super::{ConfigError, RunConfig};
 
@@ -70,6 +74,10 @@ methods! {
     "a2c" => A2c(ActorCriticConfig), actor_critic::lockstep;
     /// Asynchronous advantage actor-critic: an update for each unroll as it comes, without correction.
     "a3c" => A3c(ActorCriticConfig), actor_critic::asynchronous;
+    /// Trust region policy optimisation: natural gradient steps within a bound on the divergence.
+    "trpo" => Trpo(TrpoConfig), trpo::adapt;
+    /// Soft actor-critic: off-policy from a replay buffer, with an entropy bonus that sets itself.
+    "sac" => Sac(SacConfig), sac::adapt;
 }
 
 impl Default for AlgorithmConfig {

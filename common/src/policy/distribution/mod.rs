@@ -16,9 +16,11 @@
 //! # Layout
 //!
 //! - `categorical` and `gaussian`: the numerics, as functions of rows of parameters;
+//! - `fisher`: the metric of the natural gradient;
 //! - `op`: log-probability and entropy as one operation in candle's graph.
 
 mod categorical;
+mod fisher;
 mod gaussian;
 mod op;
 

@@ -1,0 +1,191 @@
+//! [`Replay`]: a ring of transitions, filled from batches and drawn from at random.
+
+use impresario_common::random::Stream;
+use impresario_common::space::Space;
+use impresario_common::unroll::Array;
+use rand::RngExt;
+
+use crate::batch::Batch;
+
+/// Transitions `(observation, action, reward, terminated, next observation)`, the newest `capacity` of them.
+///
+/// Memory grows with what is held. After a truncated step the next observation is the final one of its
+/// episode, so that its value can be bootstrapped from.
+#[derive(Debug)]
+pub struct Replay {
+    capacity: usize,
+    observation_len: usize,
+    action_len: usize,
+    /// Where the next transition goes, once the ring is full.
+    head: usize,
+    observations: Array,
+    next_observations: Array,
+    actions: Array,
+    rewards: Vec<f32>,
+    terminated: Vec<u8>,
+}
+
+/// Transitions drawn from the replay, row by row.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sample {
+    /// `[N, ...]`.
+    pub observations: Array,
+    /// `[N, ...]`.
+    pub next_observations: Array,
+    /// `[N]` or `[N, n]`.
+    pub actions: Array,
+    /// `[N]`, as the environment gave them.
+    pub rewards: Vec<f32>,
+    /// `[N]`, 0 or 1.
+    pub terminated: Vec<u8>,
+}
+
+impl Replay {
+    /// An empty ring for `capacity` transitions.
+    pub fn new(capacity: usize, observation: &Space, action: &Space) -> Self {
+        let empty = |space: &Space| Array::zeros(space.dtype(), 0);
+        Self {
+            capacity,
+            observation_len: observation.len(),
+            action_len: action.len(),
+            head: 0,
+            observations: empty(observation),
+            next_observations: empty(observation),
+            actions: empty(action),
+            rewards: vec![],
+            terminated: vec![],
+        }
+    }
+
+    /// Transitions held.
+    pub fn len(&self) -> usize {
+        self.rewards.len()
+    }
+
+    /// Whether nothing is held.
+    pub fn is_empty(&self) -> bool {
+        self.rewards.is_empty()
+    }
+
+    /// Takes in all steps of `batch`.
+    pub fn extend(&mut self, batch: &Batch) {
+        let first_final = (batch.length + 1) * batch.columns;
+        let mut finals = batch.final_steps.iter().enumerate().collect::<Vec<_>>();
+        finals.sort_by_key(|(_, step)| **step);
+        let mut finals = finals.into_iter().peekable();
+        for step in 0..batch.steps() {
+            let next = match finals.next_if(|(_, cut)| **cut == step) {
+                Some((k, _)) => first_final + k,
+                None => step + batch.columns,
+            };
+            self.push(batch, step, next);
+        }
+    }
+
+    /// Takes in the step in row `step` of `batch`, which led to the observation in row `next`.
+    fn push(&mut self, batch: &Batch, step: usize, next: usize) {
+        let (o, a) = (self.observation_len, self.action_len);
+        let held = self.len();
+        if held < self.capacity {
+            self.observations.extend_from(&batch.observations, step * o..(step + 1) * o);
+            self.next_observations.extend_from(&batch.observations, next * o..(next + 1) * o);
+            self.actions.extend_from(&batch.actions, step * a..(step + 1) * a);
+            self.rewards.push(batch.rewards[step]);
+            self.terminated.push(batch.terminated[step]);
+            return;
+        }
+        let at = self.head;
+        self.head = (self.head + 1) % self.capacity;
+        self.observations.copy_from(at * o, &batch.observations, step * o, o);
+        self.next_observations.copy_from(at * o, &batch.observations, next * o, o);
+        self.actions.copy_from(at * a, &batch.actions, step * a, a);
+        self.rewards[at] = batch.rewards[step];
+        self.terminated[at] = batch.terminated[step];
+    }
+
+    /// Draws `count` transitions uniformly, with replacement.
+    ///
+    /// # Panics
+    /// If nothing is held.
+    pub fn sample(&self, count: usize, random: &mut Stream) -> Sample {
+        let (o, a) = (self.observation_len, self.action_len);
+        let mut sample = Sample {
+            observations: Array::zeros(self.observations.dtype(), count * o),
+            next_observations: Array::zeros(self.observations.dtype(), count * o),
+            actions: Array::zeros(self.actions.dtype(), count * a),
+            rewards: Vec::with_capacity(count),
+            terminated: Vec::with_capacity(count),
+        };
+        for row in 0..count {
+            let at = random.random_range(0..self.len());
+            sample.observations.copy_from(row * o, &self.observations, at * o, o);
+            sample.next_observations.copy_from(row * o, &self.next_observations, at * o, o);
+            sample.actions.copy_from(row * a, &self.actions, at * a, a);
+            sample.rewards.push(self.rewards[at]);
+            sample.terminated.push(self.terminated[at]);
+        }
+        sample
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use impresario_common::random::{self, Purpose};
+
+    use super::*;
+    use crate::testing;
+
+    fn floats(array: &Array) -> &[f32] {
+        match array {
+            Array::F32(values) => values,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_transition_leads_to_the_next_row_or_to_the_final_observation_of_a_truncated_episode() {
+        let action = Space::boxed(&[-1.0; 2], &[1.0; 2]);
+        let batch = testing::batch(&action, 3);
+        let environment = testing::environment(action.clone());
+        let mut replay = Replay::new(100, &environment.observation, &action);
+        replay.extend(&batch);
+        assert_eq!(replay.len(), 12);
+        let (held, led_to, rows) =
+            (floats(&replay.observations), floats(&replay.next_observations), floats(&batch.observations));
+        assert_eq!(held, &rows[..36]);
+        for step in 0..12 {
+            // Steps 4 and 11 were truncated; their final observations stand after the 15 rows of the batch.
+            let next = match step {
+                4 => 15,
+                11 => 16,
+                step => step + 3,
+            };
+            assert_eq!(led_to[step * 3..step * 3 + 3], rows[next * 3..next * 3 + 3], "step {step}");
+        }
+        assert_eq!(replay.terminated, batch.terminated);
+    }
+
+    #[test]
+    fn the_oldest_transitions_make_room_and_all_held_are_drawn() {
+        let action = Space::Discrete { n: 2 };
+        let environment = testing::environment(action.clone());
+        let mut replay = Replay::new(8, &environment.observation, &action);
+        let mut batch = testing::batch(&action, 1);
+        batch.rewards = (0..12).map(|i| i as f32).collect();
+        replay.extend(&batch);
+        assert_eq!(replay.len(), 8);
+        assert_eq!(replay.rewards, [8.0, 9.0, 10.0, 11.0, 4.0, 5.0, 6.0, 7.0]);
+        let mut random = random::stream(5, Purpose::Learner, [0; 3]);
+        let sample = replay.sample(1000, &mut random);
+        for reward in 4..12 {
+            let drawn = sample.rewards.iter().filter(|r| **r == reward as f32).count();
+            assert!((75..185).contains(&drawn), "{reward} was drawn {drawn} times of 1000");
+        }
+        // Rows belong together.
+        let rows = floats(&batch.observations);
+        for (row, reward) in sample.rewards.iter().enumerate() {
+            let step = *reward as usize;
+            assert_eq!(floats(&sample.observations)[row * 3..row * 3 + 3], rows[step * 3..step * 3 + 3]);
+        }
+    }
+}

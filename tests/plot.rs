@@ -79,7 +79,8 @@ impl Svg {
 
     /// Points of the elements called `kind` that have `text` in them.
     fn points(&self, kind: &str, text: &str) -> Vec<Polyline> {
-        let elements = self.0.split(&format!("<{kind} ")).skip(1).map(|rest| rest.split_once('>').unwrap().0);
+        let tag = format!("<{kind} ");
+        let elements = self.0.split(&tag).skip(1).map(|rest| rest.split_once('>').unwrap().0);
         let pair = |pair: &str| {
             let (x, y) = pair.split_once(',').unwrap();
             (x.parse().unwrap(), y.parse().unwrap())

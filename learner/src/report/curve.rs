@@ -82,7 +82,7 @@ impl Curve {
 
     /// Whether a point is due at `steps` environment steps, and there is room for it.
     pub(super) fn is_due(&self, steps: u64) -> bool {
-        steps >= self.due && self.waiting.len() < MOST_WAITING
+        self.every > 0 && steps >= self.due && self.waiting.len() < MOST_WAITING
     }
 
     /// Whether steps have been trained on since the last point.

@@ -36,7 +36,7 @@ fn layout(observations: &str) -> UnrollLayout {
             dtype: ElementType::U8,
         },
     };
-    UnrollLayout { length: 20, observation, action: Space::Discrete { n: 2 } }
+    UnrollLayout::of_spaces(20, observation, Space::Discrete { n: 2 })
 }
 
 #[divan::bench(args = OBSERVATIONS)]

@@ -123,6 +123,11 @@ pub struct Unroll {
     /// `[K, ...]`: last observations of the K episodes that were truncated and did not terminate, in the
     /// time-major order of the steps that ended them.
     pub final_observations: Array,
+    /// `[T, E, M]`, 0 or 1: which alternatives were legal, M being the alternatives of all choices together;
+    /// empty where the environment masks none.
+    pub action_masks: Vec<u8>,
+    /// `[E, S]`: what the policy's core remembered before the first step; empty for a policy without memory.
+    pub core_states: Vec<f32>,
     /// Undiscounted returns of the episodes that ended inside.
     pub episode_returns: Vec<f32>,
     /// Their lengths in environment steps.
@@ -148,6 +153,8 @@ impl Unroll {
             truncated: vec![0; steps],
             behaviour_log_probs: vec![0.0; steps],
             final_observations: Array::zeros(layout.observation.dtype(), 0),
+            action_masks: vec![1; steps * layout.mask_len],
+            core_states: vec![0.0; copies * layout.core_state_len],
             episode_returns: vec![],
             episode_lengths: vec![],
         }
@@ -164,6 +171,8 @@ impl Unroll {
             + self.actions.bytes()
             + self.final_observations.bytes()
             + self.steps() * (4 + 1 + 1 + 4)
+            + self.action_masks.len()
+            + self.core_states.len() * 4
             + self.episode_returns.len() * 8
     }
 
@@ -189,6 +198,10 @@ impl Unroll {
             truncated: Some(encode_u8(&self.truncated, vec![t, e])),
             behaviour_log_probs: Some(encode_f32(&self.behaviour_log_probs, vec![t, e])),
             final_observations: Some(encode(&self.final_observations, final_shape)),
+            action_masks: (layout.mask_len > 0)
+                .then(|| encode_u8(&self.action_masks, vec![t, e, layout.mask_len as u32])),
+            core_states: (layout.core_state_len > 0)
+                .then(|| encode_f32(&self.core_states, vec![e, layout.core_state_len as u32])),
             episode_returns: self.episode_returns.clone(),
             episode_lengths: self.episode_lengths.clone(),
             progress: None,
@@ -224,6 +237,14 @@ impl Unroll {
         let final_observations =
             decode("final_observations", message.final_observations, observation.dtype(), &final_shape)?;
         check_choices("final_observations", &final_observations, observation)?;
+        let action_masks = match layout.mask_len {
+            0 => vec![],
+            len => decode_flags("action_masks", message.action_masks, &[t, e, len])?,
+        };
+        let core_states = match layout.core_state_len {
+            0 => vec![],
+            len => decode_f32("core_states", message.core_states, &[e, len])?,
+        };
         if message.episode_returns.len() != message.episode_lengths.len() {
             return Err(WireError::field(
                 "episode_returns",
@@ -252,6 +273,8 @@ impl Unroll {
             truncated,
             behaviour_log_probs,
             final_observations,
+            action_masks,
+            core_states,
             episode_returns: message.episode_returns,
             episode_lengths: message.episode_lengths,
         })
@@ -267,19 +290,30 @@ pub struct UnrollLayout {
     pub observation: Space,
     /// Space of the actions.
     pub action: Space,
+    /// M: flags of a step that say which alternatives are legal; 0 where the environment masks none.
+    pub mask_len: usize,
+    /// S: numbers that the policy's core remembers of a copy; 0 for a policy without memory.
+    pub core_state_len: usize,
 }
 
 impl UnrollLayout {
     /// The layout for unrolls of `length` steps in the environment described.
     pub fn new(length: usize, spec: &EnvironmentSpec) -> Self {
-        Self { length, observation: spec.observation.clone(), action: spec.action.clone() }
+        Self::of_spaces(length, spec.observation.clone(), spec.action.clone())
+    }
+
+    /// The layout for unrolls of `length` steps between these spaces, without masks or memory.
+    pub fn of_spaces(length: usize, observation: Space, action: Space) -> Self {
+        Self { length, observation, action, mask_len: 0, core_state_len: 0 }
     }
 
     /// Bytes of experience of one column, final observations aside.
     pub fn column_bytes(&self) -> usize {
         let observation = self.observation.len() * self.observation.dtype().bytes();
         let action = self.action.len() * self.action.dtype().bytes();
-        (self.length + 1) * observation + self.length * (action + 4 + 1 + 1 + 4)
+        (self.length + 1) * observation
+            + self.length * (action + 4 + 1 + 1 + 4 + self.mask_len)
+            + self.core_state_len * 4
     }
 }
 
@@ -393,11 +427,9 @@ mod tests {
     use super::*;
 
     fn layout() -> UnrollLayout {
-        UnrollLayout {
-            length: 3,
-            observation: Space::boxed(&[-1.0; 2], &[1.0; 2]),
-            action: Space::Discrete { n: 2 },
-        }
+        let action = Space::Discrete { n: 2 };
+        let layout = UnrollLayout::of_spaces(3, Space::boxed(&[-1.0; 2], &[1.0; 2]), action);
+        UnrollLayout { mask_len: 2, core_state_len: 3, ..layout }
     }
 
     fn sample() -> Unroll {
@@ -412,6 +444,8 @@ mod tests {
         unroll.truncated[4] = 1;
         unroll.behaviour_log_probs = vec![-0.5; 6];
         unroll.final_observations = Array::F32(vec![0.25, -0.25]);
+        unroll.action_masks = vec![1, 1, 1, 0, 0, 1, 1, 1, 1, 1, 0, 1];
+        unroll.core_states = vec![0.5, -1.0, 2.0, 0.25, 1.0, -0.5];
         unroll.episode_returns = vec![3.0, 9.0];
         unroll.episode_lengths = vec![2, 4];
         unroll
@@ -458,6 +492,11 @@ mod tests {
         refused(
             &|m| m.truncated.as_mut().unwrap().data = Bytes::from_static(&[0; 6]),
             "final_observations: shape",
+        );
+        refused(&|m| m.core_states = None, "core_states: missing");
+        refused(
+            &|m| m.action_masks.as_mut().unwrap().shape[2] = 1,
+            "action_masks: shape is [3, 2, 1], expected [3, 2, 2]",
         );
         refused(&|m| m.episode_lengths.clear(), "2 returns for 0 lengths");
         let episodes = |m: &mut v1::Unroll| {

@@ -5,9 +5,19 @@
 
 use std::fmt::Write;
 
-use impresario_common::config::RunConfig;
+use impresario_common::config::{AlgorithmConfig, RunConfig};
 
-const SOURCE: &str = include_str!("../src/config/sections.rs");
+/// Where structures are looked for.
+const SOURCE: &str = concat!(
+    include_str!("../src/config/sections.rs"),
+    include_str!("../src/config/algorithm/actor_critic.rs"),
+    include_str!("../src/config/algorithm/impala.rs"),
+);
+
+/// The structure that holds each method's keys.
+const METHODS: &[(&str, &str)] =
+    &[("impala", "ImpalaConfig"), ("a2c", "ActorCriticConfig"), ("a3c", "ActorCriticConfig")];
+
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");
 
 /// A field of a struct: name, type, comment.
@@ -56,6 +66,19 @@ fn section(page: &mut String, title: &str, structure_name: &str, defaults: &toml
     }
 }
 
+/// Keys of the sections other than the algorithm's whose defaults differ, as code.
+fn changes(defaults: &toml::Value, adapted: &toml::Value) -> Vec<String> {
+    let mut changes = vec![];
+    for (title, section) in adapted.as_table().unwrap().iter().filter(|(title, _)| *title != "algorithm") {
+        for (key, value) in section.as_table().unwrap() {
+            if defaults[title.as_str()][key.as_str()] != *value {
+                changes.push(format!("`{title}.{key} = {value}`"));
+            }
+        }
+    }
+    changes
+}
+
 fn render() -> String {
     let defaults = toml::Value::try_from(RunConfig::default()).unwrap();
     let mut page = String::from(
@@ -66,13 +89,21 @@ fn render() -> String {
          would do.\n",
     );
     for field in structure("RunConfig").1 {
-        let kind = match field.kind.as_str() {
-            "AlgorithmConfig" => "ImpalaConfig",
-            kind => kind,
-        };
-        section(&mut page, &field.name, kind, &defaults[field.name.as_str()]);
-        if field.name == "algorithm" {
-            page += "\n`algorithm.name` (or `--algorithm`) chooses the method; `impala` is the default, and the keys above are its own.\n";
+        if field.name != "algorithm" {
+            section(&mut page, &field.name, &field.kind, &defaults[field.name.as_str()]);
+        }
+    }
+    page += "\n## `[algorithm]`\n\n`algorithm.name` (or `--algorithm`) chooses the method; `impala` is the default. Each has keys of \
+             its own, and some change the defaults of the sections above.\n";
+    let names = METHODS.iter().map(|(name, _)| *name).collect::<Vec<_>>();
+    assert_eq!(names, AlgorithmConfig::NAMES, "every method is documented");
+    for (name, structure) in METHODS {
+        let run = RunConfig::with_algorithm(AlgorithmConfig::by_name(name).unwrap());
+        let adapted = toml::Value::try_from(&run).unwrap();
+        section(&mut page, &format!("algorithm: {name}"), structure, &adapted["algorithm"]);
+        let changes = changes(&defaults, &adapted);
+        if !changes.is_empty() {
+            writeln!(page, "\nDefaults of other sections with `{name}`: {}.", changes.join(", ")).unwrap();
         }
     }
     page

@@ -68,6 +68,8 @@ fn batch() -> Batch {
         truncated: vec![0; T * B],
         behaviour_log_probs: vec![-0.7; T * B],
         final_steps: vec![],
+        action_masks: vec![],
+        core_states: vec![],
         policy_versions: vec![0; B],
     }
 }

@@ -24,6 +24,10 @@ pub struct Batch {
     pub behaviour_log_probs: Vec<f32>,
     /// `[K]`: for each final observation the step `t * B + b` that it belongs to: truncated, not terminated.
     pub final_steps: Vec<usize>,
+    /// `[T, B, M]`, 0 or 1: which alternatives were legal; empty where the environment masks none.
+    pub action_masks: Vec<u8>,
+    /// `[B, S]`: what the policy's core remembered before the first step; empty for a policy without memory.
+    pub core_states: Vec<f32>,
     /// `[B]`: the version that acted.
     pub policy_versions: Vec<u64>,
 }
@@ -46,6 +50,8 @@ impl Batch {
             truncated: unroll.truncated,
             behaviour_log_probs: unroll.behaviour_log_probs,
             final_steps: vec![],
+            action_masks: unroll.action_masks,
+            core_states: unroll.core_states,
             policy_versions: vec![unroll.policy_version; unroll.copies],
         };
         batch.final_steps.extend(cut_steps(&batch.terminated, &batch.truncated));
@@ -63,6 +69,7 @@ impl Batch {
         let steps = t_len * columns;
         let observation = layout.observation.len();
         let action = layout.action.len();
+        let (mask, state) = (layout.mask_len, layout.core_state_len);
         let mut batch = Self {
             length: t_len,
             columns,
@@ -73,6 +80,8 @@ impl Batch {
             truncated: vec![0; steps],
             behaviour_log_probs: vec![0.0; steps],
             final_steps: vec![],
+            action_masks: vec![0; steps * mask],
+            core_states: Vec::with_capacity(columns * state),
             policy_versions: Vec::with_capacity(columns),
         };
         let mut first = 0;
@@ -95,7 +104,10 @@ impl Batch {
                 batch.truncated[to..to + width].copy_from_slice(&unroll.truncated[at..at + width]);
                 batch.behaviour_log_probs[to..to + width]
                     .copy_from_slice(&unroll.behaviour_log_probs[at..at + width]);
+                batch.action_masks[to * mask..(to + width) * mask]
+                    .copy_from_slice(&unroll.action_masks[at * mask..(at + width) * mask]);
             }
+            batch.core_states.extend(&unroll.core_states[from * state..(from + width) * state]);
             batch.policy_versions.extend(std::iter::repeat_n(unroll.policy_version, width));
             first += width;
         }
@@ -134,9 +146,9 @@ mod tests {
     #[test]
     fn columns_of_several_unrolls_lie_side_by_side() {
         let layout = UnrollLayout {
-            length: 2,
-            observation: Space::boxed(&[-1.0], &[1.0]),
-            action: Space::Discrete { n: 9 },
+            mask_len: 1,
+            core_state_len: 2,
+            ..UnrollLayout::of_spaces(2, Space::boxed(&[-1.0], &[1.0]), Space::Discrete { n: 9 })
         };
         let mut a = Unroll::zeros(&layout, 2);
         a.observations = Array::F32(vec![0.0, 1.0, 10.0, 11.0, 20.0, 21.0]);
@@ -144,6 +156,8 @@ mod tests {
         a.rewards = vec![0.0, 1.0, 2.0, 3.0];
         a.truncated = vec![1, 0, 0, 1];
         a.final_observations = Array::F32(vec![100.0, 103.0]);
+        a.action_masks = vec![0, 1, 1, 0];
+        a.core_states = vec![0.0, 0.5, 1.0, 1.5];
         a.policy_version = 4;
         let mut b = Unroll::zeros(&layout, 1);
         b.observations = Array::F32(vec![5.0, 15.0, 25.0]);
@@ -152,6 +166,7 @@ mod tests {
         b.truncated = vec![1, 1];
         b.terminated = vec![1, 0];
         b.final_observations = Array::F32(vec![106.0]);
+        b.core_states = vec![5.0, 5.5];
         b.policy_version = 5;
 
         let batch = Batch::assemble(&layout, &[(&a, 1..2), (&b, 0..1)]);
@@ -162,15 +177,17 @@ mod tests {
         assert_eq!(batch.truncated, [0, 1, 1, 1]);
         assert_eq!(batch.terminated, [0, 1, 0, 0]);
         assert_eq!(batch.final_steps, [2, 3]);
+        assert_eq!(batch.action_masks, [1, 1, 0, 1]);
+        assert_eq!(batch.core_states, [1.0, 1.5, 5.0, 5.5]);
         assert_eq!(batch.policy_versions, [4, 5]);
     }
 
     #[test]
     fn a_whole_unroll_is_the_batch_of_all_its_columns() {
         let layout = UnrollLayout {
-            length: 2,
-            observation: Space::boxed(&[-1.0], &[1.0]),
-            action: Space::Discrete { n: 9 },
+            mask_len: 1,
+            core_state_len: 2,
+            ..UnrollLayout::of_spaces(2, Space::boxed(&[-1.0], &[1.0]), Space::Discrete { n: 9 })
         };
         let mut unroll = Unroll::zeros(&layout, 2);
         unroll.observations = Array::F32(vec![0.0, 1.0, 10.0, 11.0, 20.0, 21.0]);
@@ -179,6 +196,8 @@ mod tests {
         unroll.terminated = vec![0, 1, 0, 0];
         unroll.truncated = vec![1, 1, 0, 1];
         unroll.final_observations = Array::F32(vec![100.0, 103.0]);
+        unroll.action_masks = vec![0, 1, 1, 0];
+        unroll.core_states = vec![0.0, 0.5, 1.0, 1.5];
         unroll.policy_version = 4;
         let assembled = Batch::assemble(&layout, &[(&unroll, 0..2)]);
         assert_eq!(Batch::whole(unroll), assembled);

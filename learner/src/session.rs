@@ -104,11 +104,13 @@ impl Session {
         lags.clear();
         lags.extend(work.batch.policy_versions.iter().map(|acted| acted_on - acted));
         let result = self.trainer.train(&work.batch, self.env_steps);
-        let skipped = !matches!(&result, Ok(report) if report.outcome == Outcome::Applied);
+        let skipped = !matches!(&result, Ok(report) if !matches!(report.outcome, Outcome::Skipped { .. }));
         // The intake must know a version before anyone can act with it.
         self.intake.trained(skipped, self.trainer.version());
         if !skipped {
             self.env_steps += work.batch.steps() as u64;
+        }
+        if self.trainer.version() != acted_on {
             self.broadcast.publish(self.trainer.snapshot()?);
         }
         if skipped {

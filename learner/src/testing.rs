@@ -54,6 +54,8 @@ pub(crate) fn batch(action: &Space, seed: u64) -> Batch {
         truncated: vec![0; steps],
         behaviour_log_probs,
         final_steps: vec![4, 11],
+        action_masks: vec![],
+        core_states: vec![],
         policy_versions: vec![0; columns],
     };
     batch.terminated[2] = 1;

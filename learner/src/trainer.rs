@@ -37,7 +37,7 @@ impl Trainer {
         let weights = spec.initialise(config.run.seed)?;
         Ok(Self {
             target: TargetPolicy::new(config, environment, &spec, &weights)?,
-            algorithm: algorithm::build(config),
+            algorithm: algorithm::build(config, environment, &spec)?,
             config: config.clone(),
             environment: environment.clone(),
             version: 0,
@@ -62,6 +62,7 @@ impl Trainer {
                 self.version += 1;
                 self.skipped_in_a_row = 0;
             }
+            Outcome::Kept => self.skipped_in_a_row = 0,
             Outcome::Skipped { reason } => {
                 self.skipped += 1;
                 self.skipped_in_a_row += 1;

@@ -115,6 +115,8 @@ impl Fixture {
             truncated: flags(&batch.truncated),
             behaviour_log_probs: batch.behaviour_log_probs.concat(),
             final_steps: batch.final_observations.iter().map(|f| f.t * batch.batch + f.b).collect(),
+            action_masks: vec![],
+            core_states: vec![],
             policy_versions: vec![0; batch.batch],
         }
     }

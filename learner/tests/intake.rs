@@ -15,7 +15,7 @@ use proptest::prelude::*;
 const T: usize = 4;
 
 fn layout() -> UnrollLayout {
-    UnrollLayout { length: T, observation: Space::boxed(&[-1.0], &[1.0]), action: Space::Discrete { n: 2 } }
+    UnrollLayout::of_spaces(T, Space::boxed(&[-1.0], &[1.0]), Space::Discrete { n: 2 })
 }
 
 fn config(max_policy_lag: Option<u64>, batch_size: usize) -> RunConfig {

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use candle_core::{Device, Tensor};
-use impresario_common::config::{AlgorithmConfig, RunConfig};
+use impresario_common::config::{AlgorithmConfig, ImpalaConfig, RunConfig};
 use impresario_common::policy::distribution::{ActionDistribution, ActionMut};
 use impresario_common::policy::{Policy, PolicySpec};
 use impresario_common::random::{self, Purpose, Stream};
@@ -113,6 +113,8 @@ fn unroll<E: Copy>(
         truncated: vec![],
         behaviour_log_probs: vec![0.0; T * B],
         final_steps: vec![],
+        action_masks: vec![],
+        core_states: vec![],
         policy_versions: vec![0; B],
     };
     for t in 0..T {
@@ -152,8 +154,7 @@ fn config() -> RunConfig {
     // Tiny problems of their own, whatever the defaults are tuned for.
     config.optimizer.learning_rate = 5e-3;
     config.optimizer.epsilon = 1e-5;
-    let AlgorithmConfig::Impala(impala) = &mut config.algorithm;
-    impala.reward_scale = 1.0;
+    config.algorithm = AlgorithmConfig::Impala(ImpalaConfig { reward_scale: 1.0, ..ImpalaConfig::default() });
     config
 }
 

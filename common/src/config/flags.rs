@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::sections::{AlgorithmConfig, UntilReturn};
+use super::algorithm::AlgorithmConfig;
+use super::sections::UntilReturn;
 
 /// Flags that define a run. Each one is a shorthand for a key of the configuration.
 #[derive(Debug, Clone, Default, clap::Args)]

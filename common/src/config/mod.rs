@@ -4,10 +4,13 @@
 //! the algorithm), a TOML file, command-line flags, `--set key=value`. The result is written to the run
 //! directory and sent to every actor that joins.
 
+mod algorithm;
 mod flags;
+mod ranges;
 mod resolve;
 mod sections;
 
+pub use algorithm::*;
 pub use flags::RunFlags;
 pub use resolve::{ConfigError, RUN_CONFIG_FILE};
 pub use sections::*;

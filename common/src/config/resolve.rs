@@ -4,8 +4,10 @@ use std::path::Path;
 
 use toml::{Table, Value};
 
+use super::algorithm::AlgorithmConfig;
 use super::flags::RunFlags;
-use super::sections::{AlgorithmConfig, OptimizerKind, RunConfig, UntilReturn};
+use super::ranges::{at_least_1, check, fraction, not_negative, positive};
+use super::sections::{OptimizerKind, RunConfig, UntilReturn};
 
 /// Name of the file in a run directory that holds the run's resolved configuration.
 pub const RUN_CONFIG_FILE: &str = "config.toml";
@@ -100,18 +102,6 @@ impl RunConfig {
     /// # Errors
     /// If a value is out of range.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let check = |key, value: &dyn std::fmt::Display, holds: bool, requirement| match holds {
-            true => Ok(()),
-            false => Err(ConfigError::Range { key, value: value.to_string(), requirement }),
-        };
-        let at_least_1 = |key, value: usize| check(key, &value, value > 0, "must be at least 1");
-        let not_negative =
-            |key, value: f64| check(key, &value, value.is_finite() && value >= 0.0, "must be 0 or more");
-        let positive =
-            |key, value: f64| check(key, &value, value.is_finite() && value > 0.0, "must be above 0");
-        let fraction =
-            |key, value: f64| check(key, &value, (0.0..=1.0).contains(&value), "must lie between 0 and 1");
-
         check("run.steps", &self.run.steps, self.run.steps > 0, "must be at least 1")?;
         if let UntilReturn::Return(value) = self.run.until_return {
             check("run.until_return", &value, value.is_finite(), "must be a finite number")?;
@@ -142,16 +132,7 @@ impl RunConfig {
             "must lie between -20 and 5",
         )?;
 
-        let AlgorithmConfig::Impala(impala) = &self.algorithm;
-        fraction("algorithm.gamma", impala.gamma.into())?;
-        fraction("algorithm.lambda", impala.lambda.into())?;
-        positive("algorithm.clip_rho", impala.clip_rho.into())?;
-        positive("algorithm.clip_pg_rho", impala.clip_pg_rho.into())?;
-        positive("algorithm.clip_c", impala.clip_c.into())?;
-        not_negative("algorithm.baseline_cost", impala.baseline_cost.into())?;
-        not_negative("algorithm.entropy_cost", impala.entropy_cost.into())?;
-        positive("algorithm.reward_scale", impala.reward_scale.into())?;
-        not_negative("algorithm.reward_clip", impala.reward_clip.into())?;
+        self.algorithm.validate()?;
 
         let optimizer = &self.optimizer;
         positive("optimizer.learning_rate", optimizer.learning_rate)?;
@@ -194,15 +175,16 @@ fn read_file(path: &Path) -> Result<Table, ConfigError> {
 
 /// Defaults in the light of the algorithm that `layer` chooses.
 fn defaults(layer: &Table) -> Result<Table, ConfigError> {
-    let mut config = RunConfig::default();
-    if let Some(name) = layer.get("algorithm").and_then(|section| section.get("name")) {
-        config.algorithm = name.as_str().and_then(AlgorithmConfig::by_name).ok_or_else(|| {
+    let algorithm = match layer.get("algorithm").and_then(|section| section.get("name")) {
+        None => AlgorithmConfig::default(),
+        Some(name) => name.as_str().and_then(AlgorithmConfig::by_name).ok_or_else(|| {
             ConfigError::Value(format!(
                 "algorithm.name is {name}, must be one of: {}",
                 AlgorithmConfig::NAMES.join(", ")
             ))
-        })?;
-    }
+        })?,
+    };
+    let config = RunConfig::with_algorithm(algorithm);
     Table::try_from(config).map_err(|e| ConfigError::Value(e.to_string()))
 }
 
@@ -346,7 +328,7 @@ mod tests {
         })
         .unwrap();
         assert_eq!((config.run.seed, config.run.steps), (4, 10));
-        let AlgorithmConfig::Impala(impala) = &config.algorithm;
+        let AlgorithmConfig::Impala(impala) = &config.algorithm else { panic!("{:?}", config.algorithm) };
         assert_eq!(impala.gamma, 1.0);
         assert_eq!(config.learner.max_policy_lag, PolicyLagBound(None));
         assert_eq!(config.run.until_return, UntilReturn::Word(UntilReturnWord::Never));

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::algorithm::AlgorithmConfig;
+
 /// Everything that defines a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
 #[serde(deny_unknown_fields)]
@@ -155,6 +157,9 @@ pub struct PolicySection {
     pub hidden: Vec<usize>,
     /// Non-linearity after each hidden layer.
     pub activation: Activation,
+    /// Whether the value estimate shares the policy's hidden layers. Layers of its own cost time, and keep its
+    /// errors from disturbing the policy.
+    pub shared_encoder: bool,
     /// Gain of the policy head's orthogonal initialisation; small values start near the uniform policy.
     pub policy_gain: f32,
     /// Gain of the value head's orthogonal initialisation.
@@ -168,6 +173,7 @@ impl Default for PolicySection {
         Self {
             hidden: vec![64, 64],
             activation: Activation::Tanh,
+            shared_encoder: true,
             policy_gain: 0.01,
             value_gain: 1.0,
             initial_log_std: 0.0,
@@ -183,95 +189,6 @@ pub enum Activation {
     Tanh,
     /// Rectified linear unit.
     Relu,
-}
-
-/// The method and its own knobs.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "name", rename_all = "lowercase")]
-pub enum AlgorithmConfig {
-    /// Importance-weighted actor-learner: V-trace.
-    Impala(ImpalaConfig),
-}
-
-impl Default for AlgorithmConfig {
-    fn default() -> Self {
-        Self::Impala(ImpalaConfig::default())
-    }
-}
-
-impl AlgorithmConfig {
-    /// The name that `--algorithm` takes.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Impala(_) => "impala",
-        }
-    }
-
-    /// Names that `--algorithm` takes.
-    pub const NAMES: &'static [&'static str] = &["impala"];
-
-    /// The defaults of the algorithm called `name`.
-    pub fn by_name(name: &str) -> Option<Self> {
-        match name {
-            "impala" => Some(Self::Impala(ImpalaConfig::default())),
-            _ => None,
-        }
-    }
-}
-
-/// IMPALA's knobs (Espeholt et al. 2018, arXiv 1802.01561).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ImpalaConfig {
-    /// Discount of future reward per environment step.
-    pub gamma: f32,
-    /// Trace decay of V-trace (its remark 2); 1 is the paper's algorithm.
-    pub lambda: f32,
-    /// Truncation of the importance weights in the value targets.
-    pub clip_rho: f32,
-    /// Truncation of the importance weights in the policy gradient.
-    pub clip_pg_rho: f32,
-    /// Truncation of the trace coefficients.
-    pub clip_c: f32,
-    /// Weight of the value loss, `0.5 (vs - V)^2`.
-    pub baseline_cost: f32,
-    /// Weight of the policy's entropy, in nats, as a bonus.
-    pub entropy_cost: f32,
-    /// Whether losses are summed or averaged over the batch. A learning rate belongs to one of the two: the
-    /// factor between them is T x B.
-    pub loss_reduction: LossReduction,
-    /// Multiplies every reward before clipping. Returns of the order of 10 keep the value loss from drowning
-    /// the policy's in a shared network.
-    pub reward_scale: f32,
-    /// Clips every scaled reward to `[-c, c]`; 0 leaves them alone.
-    pub reward_clip: f32,
-}
-
-impl Default for ImpalaConfig {
-    fn default() -> Self {
-        Self {
-            gamma: 0.99,
-            lambda: 1.0,
-            clip_rho: 1.0,
-            clip_pg_rho: 1.0,
-            clip_c: 1.0,
-            baseline_cost: 0.5,
-            entropy_cost: 0.01,
-            loss_reduction: LossReduction::Mean,
-            reward_scale: 0.1,
-            reward_clip: 0.0,
-        }
-    }
-}
-
-/// How per-step losses become one number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LossReduction {
-    /// Added up over `[T, B]`: IMPALA's paper, TorchBeast, Cleanba.
-    Sum,
-    /// Averaged over `[T, B]`: seed_rl, moolib, Acme.
-    Mean,
 }
 
 /// How parameters follow gradients.

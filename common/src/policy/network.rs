@@ -93,8 +93,8 @@ impl PolicySpec {
         &self.distribution
     }
 
-    /// Numbers that the encoder sees of one observation.
-    fn input_len(&self) -> usize {
+    /// I: numbers that the encoder sees of one observation.
+    pub fn input_len(&self) -> usize {
         match &self.observation {
             Space::Discrete { n } => *n as usize,
             space => space.len(),
@@ -109,6 +109,11 @@ impl PolicySpec {
     /// Outputs of the policy head.
     fn policy_outputs(&self) -> usize {
         self.distribution.parameter_count() - self.log_std_len()
+    }
+
+    /// Names of the stacks of hidden layers: the policy's, and the value's where it has one of its own.
+    fn encoders(&self) -> &'static [&'static str] {
+        if self.section.shared_encoder { &["encoder"] } else { &["encoder", "value_encoder"] }
     }
 
     fn parameters(&self) -> Vec<ParameterSpec> {
@@ -127,9 +132,12 @@ impl PolicySpec {
             parameters.push(ParameterSpec { name: format!("{name}.bias"), shape: vec![outputs], init: bias });
         };
         let mut inputs = self.input_len();
-        for (layer, &width) in self.section.hidden.iter().enumerate() {
-            linear(&format!("encoder.{layer}"), inputs, width, hidden_gain);
-            inputs = width;
+        for encoder in self.encoders() {
+            inputs = self.input_len();
+            for (layer, &width) in self.section.hidden.iter().enumerate() {
+                linear(&format!("{encoder}.{layer}"), inputs, width, hidden_gain);
+                inputs = width;
+            }
         }
         linear("policy", inputs, self.policy_outputs(), self.section.policy_gain);
         linear("value", inputs, 1, self.section.value_gain);
@@ -203,6 +211,8 @@ impl Linear {
 pub struct Policy {
     observation: Space,
     encoder: Vec<Linear>,
+    /// Hidden layers of the value estimate, where it does not share the policy's.
+    value_encoder: Option<Vec<Linear>>,
     policy_head: Linear,
     value_head: Linear,
     /// `[n]`, of a continuous policy.
@@ -235,12 +245,16 @@ impl Policy {
             config::Activation::Tanh => Activation::Tanh,
             config::Activation::Relu => Activation::Relu,
         };
-        let mut inputs = spec.input_len();
-        let mut encoder = vec![];
-        for (layer, &width) in spec.section.hidden.iter().enumerate() {
-            encoder.push(linear(&format!("encoder.{layer}"), inputs, width, hidden)?);
-            inputs = width;
-        }
+        let stack = |name: &str| {
+            let widths = &spec.section.hidden;
+            let inputs = std::iter::once(spec.input_len()).chain(widths.iter().copied());
+            let layers = inputs.zip(widths).enumerate();
+            layers.map(|(layer, (i, &o))| linear(&format!("{name}.{layer}"), i, o, hidden)).collect()
+        };
+        let stacks = spec.encoders().iter().map(|name| stack(name)).collect::<Result<Vec<Vec<_>>, _>>()?;
+        let mut stacks = stacks.into_iter();
+        let encoder = stacks.next().unwrap_or_default();
+        let inputs = spec.section.hidden.last().copied().unwrap_or(spec.input_len());
         let log_std = match spec.log_std_len() {
             0 => None,
             n => Some(weights.get("policy.log_std", &[n])?),
@@ -248,6 +262,7 @@ impl Policy {
         Ok(Self {
             observation: spec.observation.clone(),
             encoder,
+            value_encoder: stacks.next(),
             policy_head: linear("policy", inputs, spec.policy_outputs(), Activation::Identity)?,
             value_head: linear("value", inputs, 1, Activation::Identity)?,
             log_std,
@@ -259,11 +274,11 @@ impl Policy {
     /// # Errors
     /// If the observations do not fit the space.
     pub fn forward(&self, observations: &Tensor) -> Result<PolicyOutput, PolicyError> {
-        let hidden = self.encode(observations)?;
-        Ok(PolicyOutput {
-            distribution: self.distribution_of(&hidden)?,
-            values: self.value_head.forward(&hidden)?.flatten_all()?,
-        })
+        let input = self.input(observations)?;
+        let hidden = encode(&self.encoder, &input)?;
+        let of_value = self.value_encoder.as_ref().map(|layers| encode(layers, &input)).transpose()?;
+        let values = self.value_head.forward(of_value.as_ref().unwrap_or(&hidden))?.flatten_all()?;
+        Ok(PolicyOutput { distribution: self.distribution_of(&hidden)?, values })
     }
 
     /// Distribution parameters alone, `[N, P]`: what acting needs.
@@ -271,7 +286,7 @@ impl Policy {
     /// # Errors
     /// As [`Self::forward`].
     pub fn distribution(&self, observations: &Tensor) -> Result<Tensor, PolicyError> {
-        self.distribution_of(&self.encode(observations)?)
+        self.distribution_of(&encode(&self.encoder, &self.input(observations)?)?)
     }
 
     fn distribution_of(&self, hidden: &Tensor) -> Result<Tensor, PolicyError> {
@@ -285,19 +300,24 @@ impl Policy {
         }
     }
 
-    fn encode(&self, observations: &Tensor) -> Result<Tensor, PolicyError> {
-        let mut x = match &self.observation {
-            Space::Discrete { n } => one_hot(observations, *n)?,
+    /// What the first layer sees of `observations`, `[N, ...]`: `[N, I]` numbers.
+    ///
+    /// # Errors
+    /// If the observations do not fit the space.
+    pub fn input(&self, observations: &Tensor) -> Result<Tensor, PolicyError> {
+        match &self.observation {
+            Space::Discrete { n } => one_hot(observations, *n),
             _ => match observations.dtype() {
-                DType::U8 => (observations.flatten_from(1)?.to_dtype(DType::F32)? / 255.0)?,
-                _ => observations.flatten_from(1)?,
+                DType::U8 => Ok((observations.flatten_from(1)?.to_dtype(DType::F32)? / 255.0)?),
+                _ => Ok(observations.flatten_from(1)?),
             },
-        };
-        for layer in &self.encoder {
-            x = layer.forward(&x)?;
         }
-        Ok(x)
     }
+}
+
+/// `input`, `[N, I]`, after all `layers`.
+fn encode(layers: &[Linear], input: &Tensor) -> Result<Tensor, PolicyError> {
+    layers.iter().try_fold(input.clone(), |x, layer| layer.forward(&x))
 }
 
 /// `[N]` choices as `[N, n]` rows with a single 1.
@@ -344,6 +364,29 @@ mod tests {
             |seed| spec.initialise(seed).unwrap().0[0].1.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         assert_eq!(values(5), values(5));
         assert_ne!(values(5), values(6));
+    }
+
+    #[test]
+    fn a_value_encoder_of_its_own_leaves_the_policy_alone() {
+        let shared = spec(Space::Discrete { n: 3 });
+        let section = PolicySection { shared_encoder: false, ..shared.section.clone() };
+        let apart = PolicySpec { section, ..shared.clone() };
+        let weights = apart.initialise(3).unwrap();
+        let observations = Tensor::new(&[[0.1f32, -0.2, 0.3, 0.4]], &Device::Cpu).unwrap();
+        let run = |weights: &Weights| {
+            let output = Policy::new(&apart, weights).unwrap().forward(&observations).unwrap();
+            (output.distribution.to_vec2::<f32>().unwrap(), output.values.to_vec1::<f32>().unwrap())
+        };
+        let mut changed = weights.clone();
+        for (name, tensor) in &mut changed.0 {
+            if name.starts_with("value_encoder") {
+                *tensor = (&*tensor * 2.0).unwrap();
+            }
+        }
+        let ((policy, value), (policy_after, value_after)) = (run(&weights), run(&changed));
+        assert_eq!(policy, policy_after);
+        assert_ne!(value, value_after);
+        assert!(shared.weight_count() < apart.weight_count());
     }
 
     #[test]

@@ -15,17 +15,14 @@
 //! snapshot.
 
 use candle_core::Tensor;
-use impresario_common::config::{ImpalaConfig, LossReduction};
+use impresario_common::config::ImpalaConfig;
 use impresario_common::kernels::{self, with_slice};
 
-use super::objective::Objective;
+use super::objective::{ActorCriticWeights, Objective};
 use super::rewards::RewardRule;
-use super::{
-    Algorithm, Metrics, Outcome, Progress, SkipReason, TargetPolicy, TrainError, UpdateReport, diagnostics,
-};
+use super::{Algorithm, Metrics, Progress, TargetPolicy, TrainError, UpdateReport, descend, diagnostics};
 use crate::batch::Batch;
-use crate::optimizer::Step;
-use crate::returns::{VTraceParams, explained_variance, vtrace_batch};
+use crate::returns::{VTraceParams, vtrace_batch};
 
 /// The method, with buffers that serve every update. All are `[T, B]`.
 #[derive(Debug)]
@@ -67,17 +64,7 @@ impl Algorithm for Impala {
     ) -> Result<UpdateReport, TrainError> {
         let mut metrics = Metrics::default();
         let (loss, objective) = self.loss(target, batch, &mut metrics)?;
-        if !(loss as f32).is_finite() {
-            return Ok(UpdateReport {
-                outcome: Outcome::Skipped { reason: SkipReason::Loss(loss) },
-                metrics,
-            });
-        }
-        let step = target.minimise(&objective, progress)?;
-        let (Step::Applied { grad_norm } | Step::Refused { grad_norm }) = step;
-        metrics.push("grad_norm", grad_norm);
-        metrics.push("learning_rate", target.learning_rate(progress));
-        Ok(UpdateReport { outcome: step.into(), metrics })
+        descend(target, loss, &objective, progress, metrics)
     }
 }
 
@@ -138,47 +125,20 @@ impl Impala {
         );
     }
 
-    /// The loss and its gradient with respect to every row's log-probability, entropy and value, of which
-    /// only the rows of steps have one.
+    /// The loss with the targets and advantages in the buffers.
     fn objective(&mut self, log_prob_entropy: &[f32], values: &[f32], metrics: &mut Metrics) -> Objective {
-        let steps = self.vs.len();
         let config = &self.config;
-        let weight = match config.loss_reduction {
-            LossReduction::Sum => 1.0,
-            LossReduction::Mean => 1.0 / steps as f32,
+        let weights = ActorCriticWeights {
+            baseline_cost: config.baseline_cost,
+            entropy_cost: config.entropy_cost,
+            reduction: config.loss_reduction,
         };
-        let mut d_log_prob_entropy = vec![0.0; log_prob_entropy.len()];
-        let mut d_values = vec![0.0; values.len()];
-        let (mut policy_loss, mut value_loss, mut entropy, mut value) = (0f64, 0f64, 0f64, 0f64);
-        let rows = log_prob_entropy.chunks_exact(2).zip(values);
-        let targets = self.vs.iter().zip(&self.pg_advantages);
-        let gradients = d_log_prob_entropy.chunks_exact_mut(2).zip(&mut d_values);
-        for (((row, &v), (&vs, &advantage)), (d_row, d_v)) in rows.zip(targets).zip(gradients) {
-            let (log_prob, h) = (row[0], row[1]);
-            policy_loss -= f64::from(advantage) * f64::from(log_prob);
-            value_loss += 0.5 * f64::from(vs - v).powi(2);
-            entropy += f64::from(h);
-            value += f64::from(v);
-            d_row[0] = -weight * advantage;
-            d_row[1] = -weight * config.entropy_cost;
-            *d_v = weight * config.baseline_cost * (v - vs);
-        }
-
-        let weight = f64::from(weight);
-        let entropy_loss = -f64::from(config.entropy_cost) * weight * entropy;
-        let loss =
-            weight * policy_loss + f64::from(config.baseline_cost) * weight * value_loss + entropy_loss;
-        metrics.push("loss", loss);
-        metrics.push("policy_loss", weight * policy_loss);
-        metrics.push("value_loss", weight * value_loss);
-        metrics.push("entropy_loss", entropy_loss);
-        metrics.push("entropy", entropy / steps as f64);
-        metrics.push("mean_value", value / steps as f64);
-        metrics.push("explained_variance", explained_variance(&values[..steps], &self.vs).into());
+        let (advantages, vs) = (&self.pg_advantages, &self.vs);
+        let objective = Objective::actor_critic(log_prob_entropy, values, advantages, vs, weights, metrics);
         self.rhos.clone_from(&self.log_rhos);
         kernels::exp(&mut self.rhos);
         diagnostics::importance_weights(metrics, &self.log_rhos, &self.rhos, config.clip_rho);
-        Objective { loss, d_log_prob_entropy, d_values }
+        objective
     }
 }
 

@@ -6,6 +6,7 @@
 //! # Layout
 //!
 //! * [`impala`]: importance-weighted actor-learner with V-trace.
+//! * [`actor_critic`]: advantage actor-critic, in lockstep (A2C) and asynchronous (A3C).
 //! * [`target`]: the policy being learned, with its parameters and optimiser; forward pass and step.
 //! * [`objective`]: losses whose gradients with respect to the policy's outputs are known in closed form.
 //! * [`rewards`]: rewards and discounts as the returns want them: scaled, clipped, cut at the ends of episodes.
@@ -29,15 +30,18 @@
 //!
 //! A metric that is undefined for a batch, or not finite, is left out.
 
+pub mod actor_critic;
 pub mod diagnostics;
 pub mod impala;
 pub mod objective;
 pub mod rewards;
 pub mod target;
 
+use candle_core::Tensor;
 use impresario_common::config::{AlgorithmConfig, RunConfig};
 use impresario_common::policy::distribution::DistributionError;
-use impresario_common::policy::{PolicyError, Weights};
+use impresario_common::policy::{PolicyError, PolicySpec, Weights};
+use impresario_common::space::EnvironmentSpec;
 
 use crate::batch::Batch;
 use crate::optimizer::Step;
@@ -80,11 +84,40 @@ pub trait Algorithm: Send {
     }
 }
 
-/// The method that `config` asks for.
-pub fn build(config: &RunConfig) -> Box<dyn Algorithm> {
-    match &config.algorithm {
-        AlgorithmConfig::Impala(config) => Box::new(impala::Impala::new(config)),
+/// The method that `config` asks for, for a policy of `spec` in `environment`.
+///
+/// # Errors
+/// If the method cannot learn in such an environment, or memory runs out.
+pub fn build(
+    config: &RunConfig,
+    _environment: &EnvironmentSpec,
+    _spec: &PolicySpec,
+) -> Result<Box<dyn Algorithm>, TrainError> {
+    let name = config.algorithm.name();
+    Ok(match &config.algorithm {
+        AlgorithmConfig::Impala(knobs) => Box::new(impala::Impala::new(knobs)),
+        AlgorithmConfig::A2c(knobs) | AlgorithmConfig::A3c(knobs) => {
+            Box::new(actor_critic::ActorCritic::new(name, knobs))
+        }
+    })
+}
+
+/// Takes a step of the optimiser against `objective`, whose value is `loss`, unless that is not finite.
+fn descend(
+    target: &mut TargetPolicy,
+    loss: f64,
+    objective: &Tensor,
+    progress: Progress,
+    mut metrics: Metrics,
+) -> Result<UpdateReport, TrainError> {
+    if !(loss as f32).is_finite() {
+        return Ok(UpdateReport { outcome: Outcome::Skipped { reason: SkipReason::Loss(loss) }, metrics });
     }
+    let step = target.minimise(objective, progress)?;
+    let (Step::Applied { grad_norm } | Step::Refused { grad_norm }) = step;
+    metrics.push("grad_norm", grad_norm);
+    metrics.push("learning_rate", target.learning_rate(progress));
+    Ok(UpdateReport { outcome: step.into(), metrics })
 }
 
 /// How far the run is.
@@ -110,6 +143,8 @@ pub struct UpdateReport {
 pub enum Outcome {
     /// There is a new version of the policy.
     Applied,
+    /// The batch is kept for later updates; every weight is as before.
+    Kept,
     /// Every weight is as before.
     Skipped {
         /// Why.

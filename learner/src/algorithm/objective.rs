@@ -6,6 +6,10 @@
 //! keeps the graph, and with it the cost of small networks' updates, to the network itself.
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
+use impresario_common::config::LossReduction;
+
+use super::Metrics;
+use crate::returns::explained_variance;
 
 /// What the network says of `N` rows of observations and the loss derived from it.
 #[derive(Debug)]
@@ -34,6 +38,74 @@ impl Objective {
             d_values: Tensor::from_vec(self.d_values, values.shape(), values.device())?,
         };
         log_prob_entropy.apply_op2(values, gradients)
+    }
+}
+
+/// How the parts of an actor-critic loss are weighed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ActorCriticWeights {
+    /// Weight of the value loss.
+    pub baseline_cost: f32,
+    /// Weight of the entropy as a bonus.
+    pub entropy_cost: f32,
+    /// Sum or mean over the steps.
+    pub reduction: LossReduction,
+}
+
+impl Objective {
+    /// The loss of the actor-critic methods and its gradient with respect to every row's log-probability,
+    /// entropy and value, of which only the first rows, those of steps, have one:
+    ///
+    /// ```text
+    /// policy  = sum(-A log pi(a|x))
+    /// value   = sum(0.5 (target - V(x))^2)
+    /// loss    = policy + baseline_cost * value - entropy_cost * sum(H(pi(.|x)))
+    /// ```
+    ///
+    /// or the mean. `log_prob_entropy` is `[N, 2]`, `values` `[N]`; `advantages` and `targets` are `[steps]` and
+    /// taken as constants. Adds the losses, the entropy and what is said of the values to `metrics`.
+    pub fn actor_critic(
+        log_prob_entropy: &[f32],
+        values: &[f32],
+        advantages: &[f32],
+        targets: &[f32],
+        weights: ActorCriticWeights,
+        metrics: &mut Metrics,
+    ) -> Self {
+        let steps = targets.len();
+        let weight = match weights.reduction {
+            LossReduction::Sum => 1.0,
+            LossReduction::Mean => 1.0 / steps as f32,
+        };
+        let mut d_log_prob_entropy = vec![0.0; log_prob_entropy.len()];
+        let mut d_values = vec![0.0; values.len()];
+        let (mut policy_loss, mut value_loss, mut entropy, mut value) = (0f64, 0f64, 0f64, 0f64);
+        let rows = log_prob_entropy.chunks_exact(2).zip(values);
+        let gradients = d_log_prob_entropy.chunks_exact_mut(2).zip(&mut d_values);
+        for (((row, &v), (&target, &advantage)), (d_row, d_v)) in
+            rows.zip(targets.iter().zip(advantages)).zip(gradients)
+        {
+            let (log_prob, h) = (row[0], row[1]);
+            policy_loss -= f64::from(advantage) * f64::from(log_prob);
+            value_loss += 0.5 * f64::from(target - v).powi(2);
+            entropy += f64::from(h);
+            value += f64::from(v);
+            d_row[0] = -weight * advantage;
+            d_row[1] = -weight * weights.entropy_cost;
+            *d_v = weight * weights.baseline_cost * (v - target);
+        }
+        let weight = f64::from(weight);
+        let entropy_loss = -f64::from(weights.entropy_cost) * weight * entropy;
+        let loss =
+            weight * policy_loss + f64::from(weights.baseline_cost) * weight * value_loss + entropy_loss;
+        metrics.push("loss", loss);
+        metrics.push("policy_loss", weight * policy_loss);
+        metrics.push("value_loss", weight * value_loss);
+        metrics.push("entropy_loss", entropy_loss);
+        metrics.push("entropy", entropy / steps as f64);
+        metrics.push("mean_value", value / steps as f64);
+        metrics.push("explained_variance", explained_variance(&values[..steps], targets).into());
+        Self { loss, d_log_prob_entropy, d_values }
     }
 }
 

@@ -43,6 +43,8 @@ fn encode(batch: &Batch) -> Result<Vec<u8>, safetensors::SafeTensorError> {
         ("truncated", steps.clone(), (Dtype::U8, batch.truncated.clone())),
         ("behaviour_log_probs", steps, (Dtype::F32, floats(&batch.behaviour_log_probs))),
         ("final_steps", flat(batch.final_steps.len()), final_steps),
+        ("action_masks", flat(batch.action_masks.len()), (Dtype::U8, batch.action_masks.clone())),
+        ("core_states", flat(batch.core_states.len()), (Dtype::F32, floats(&batch.core_states))),
         ("policy_versions", flat(batch.policy_versions.len()), versions),
     ];
     let views = data

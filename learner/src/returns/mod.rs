@@ -11,6 +11,7 @@
 //! - [`lambda_returns()`]: TD(lambda) returns
 //! - [`n_step_returns()`]: n-step bootstrapped returns (A3C)
 //! - [`discounted_returns()`]: the plain discounted sum of rewards (REINFORCE)
+//! - [`normalize()`]: advantages on one scale
 //! - [`explained_variance()`]: how much of the targets a value function predicts, a diagnostic
 //!
 //! # Conventions
@@ -35,6 +36,7 @@ mod gae;
 mod lambda;
 mod layout;
 mod n_step;
+mod normalize;
 #[cfg(test)]
 mod testing;
 mod vtrace;
@@ -44,4 +46,5 @@ pub use explained_variance::explained_variance;
 pub use gae::{gae, gae_batch};
 pub use lambda::{lambda_returns, lambda_returns_batch};
 pub use n_step::{n_step_returns, n_step_returns_batch};
+pub use normalize::normalize;
 pub use vtrace::{VTrace, VTraceParams, vtrace, vtrace_batch};

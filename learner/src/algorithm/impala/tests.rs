@@ -3,6 +3,8 @@ use impresario_common::config::OptimizerKind;
 use impresario_common::policy::PolicySpec;
 use impresario_common::space::Space;
 
+use impresario_common::config::LossReduction;
+
 use super::*;
 use crate::testing;
 

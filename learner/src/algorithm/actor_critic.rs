@@ -1,0 +1,133 @@
+//! Advantage actor-critic: A2C and A3C (Mnih et al. 2016, <https://arxiv.org/abs/1602.01783>).
+//!
+//! The n-step return to the end of the unroll, bootstrapped with the value of what follows, is the target `R` of
+//! the value estimates; what it exceeds them by is the advantage `A` (with `lambda` below 1, generalised advantage
+//! estimation: Schulman et al. 2015, <https://arxiv.org/abs/1506.02438>). Both are constants in the loss
+//!
+//! ```text
+//! policy  = sum(-A log pi(a|x))
+//! value   = sum(0.5 (R - V(x))^2)
+//! loss    = policy + baseline_cost * value - entropy_cost * sum(H(pi(.|x)))
+//! ```
+//!
+//! over `[T, B]`, or the mean. The two methods differ in pacing alone, which is the learner's business: A2C runs
+//! in lockstep, so that the policy that acted is the one being learned; A3C takes each unroll as it comes, and
+//! nothing corrects for the age of the policy that acted (`impala` does).
+
+use candle_core::Tensor;
+use impresario_common::config::ActorCriticConfig;
+use impresario_common::kernels::{self, with_slice};
+
+use super::objective::{ActorCriticWeights, Objective};
+use super::rewards::RewardRule;
+use super::{Algorithm, Metrics, Progress, TargetPolicy, TrainError, UpdateReport, descend, diagnostics};
+use crate::batch::Batch;
+use crate::returns::{gae_batch, normalize};
+
+/// The method, with buffers that serve every update. All are `[T, B]`.
+#[derive(Debug)]
+pub struct ActorCritic {
+    name: &'static str,
+    config: ActorCriticConfig,
+    rewards: Vec<f32>,
+    discounts: Vec<f32>,
+    advantages: Vec<f32>,
+    returns: Vec<f32>,
+    log_rhos: Vec<f32>,
+    rhos: Vec<f32>,
+}
+
+impl ActorCritic {
+    /// The method with the given knobs, called `name`.
+    pub fn new(name: &'static str, config: &ActorCriticConfig) -> Self {
+        Self {
+            name,
+            config: config.clone(),
+            rewards: vec![],
+            discounts: vec![],
+            advantages: vec![],
+            returns: vec![],
+            log_rhos: vec![],
+            rhos: vec![],
+        }
+    }
+
+    /// The loss of `target` on `batch`, as a number and in the graph of the parameters.
+    ///
+    /// # Errors
+    /// If the batch does not fit the policy.
+    pub fn loss(
+        &mut self,
+        target: &TargetPolicy,
+        batch: &Batch,
+        metrics: &mut Metrics,
+    ) -> Result<(f64, Tensor), TrainError> {
+        let output = target.forward(batch)?;
+        let log_prob_entropy = target.log_prob_entropy(&output, batch)?;
+        let objective = with_slice(&log_prob_entropy, |log_prob_entropy: &[f32]| {
+            with_slice(&output.values, |values: &[f32]| {
+                self.estimate(batch, values);
+                self.compare(batch, log_prob_entropy, metrics);
+                let weights = ActorCriticWeights {
+                    baseline_cost: self.config.baseline_cost,
+                    entropy_cost: self.config.entropy_cost,
+                    reduction: self.config.loss_reduction,
+                };
+                let (advantages, returns) = (&self.advantages, &self.returns);
+                Objective::actor_critic(log_prob_entropy, values, advantages, returns, weights, metrics)
+            })
+        })??;
+        Ok((objective.loss, objective.into_tensor(&log_prob_entropy, &output.values)?))
+    }
+
+    /// Advantages and returns, into the buffers.
+    fn estimate(&mut self, batch: &Batch, values: &[f32]) {
+        let (steps, columns) = (batch.steps(), batch.columns);
+        let (values, final_values) = values.split_at(steps + columns);
+        let config = &self.config;
+        let rule = RewardRule { gamma: config.gamma, scale: config.reward_scale, clip: config.reward_clip };
+        rule.apply(batch, final_values, &mut self.rewards, &mut self.discounts);
+        self.advantages.resize(steps, 0.0);
+        gae_batch(
+            batch.length,
+            columns,
+            &self.discounts,
+            &self.rewards,
+            values,
+            config.lambda,
+            &mut self.advantages,
+        );
+        self.returns.clear();
+        self.returns.extend(self.advantages.iter().zip(values).map(|(advantage, value)| advantage + value));
+        if config.normalize_advantages {
+            normalize(&mut self.advantages);
+        }
+    }
+
+    /// How far the policy that acted is from the one being learned.
+    fn compare(&mut self, batch: &Batch, log_prob_entropy: &[f32], metrics: &mut Metrics) {
+        let log_probs = log_prob_entropy.chunks_exact(2).map(|row| row[0]);
+        self.log_rhos.clear();
+        self.log_rhos.extend(log_probs.zip(&batch.behaviour_log_probs).map(|(pi, mu)| pi - mu));
+        self.rhos.clone_from(&self.log_rhos);
+        kernels::exp(&mut self.rhos);
+        diagnostics::importance_weights(metrics, &self.log_rhos, &self.rhos, 1.0);
+    }
+}
+
+impl Algorithm for ActorCritic {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn update(
+        &mut self,
+        target: &mut TargetPolicy,
+        batch: &Batch,
+        progress: Progress,
+    ) -> Result<UpdateReport, TrainError> {
+        let mut metrics = Metrics::default();
+        let (loss, objective) = self.loss(target, batch, &mut metrics)?;
+        descend(target, loss, &objective, progress, metrics)
+    }
+}

@@ -127,7 +127,7 @@ impl PlotCommand {
                 Some(i) => &mut panels[i],
                 None => {
                     let solved = registry.spec(&group.environment).ok().and_then(|spec| spec.solved_return);
-                    let level = solved.filter(|_| self.y.starts_with("mean_return")).map(f64::from);
+                    let level = solved.filter(|_| self.y.starts_with("mean_return"));
                     panels.push_mut(Panel { title: group.environment, level, series: vec![] })
                 }
             };

@@ -2,11 +2,13 @@
 //!
 //! * `train` starts a learner and its actors and trains until solved: [`train`].
 //! * `eval` plays episodes with a trained policy: [`eval`].
+//! * `plot` draws the learning curves of runs: [`plot`].
 //! * `envs` lists environments: [`envs`].
 //! * `learner` and `actor` are the two sides by themselves, the same as the binaries of these names.
 
 mod envs;
 mod eval;
+mod plot;
 mod train;
 
 use std::process::ExitCode;
@@ -34,6 +36,8 @@ enum Command {
     Train(train::TrainCommand),
     /// Play episodes with a trained policy
     Eval(eval::EvalCommand),
+    /// Draw the learning curves of runs
+    Plot(plot::PlotCommand),
     /// List the environments
     Envs,
     /// Run a learner that actors connect to
@@ -50,6 +54,7 @@ fn main() -> ExitCode {
     process::exit(match cli.command {
         Command::Train(command) => command.run(),
         Command::Eval(command) => command.run(),
+        Command::Plot(command) => command.run(),
         Command::Envs => envs::run(),
         Command::Learner(command) => command.run(),
         Command::Actor(command) => command.run(Registry::native()),

@@ -26,6 +26,16 @@ pub struct RunConfig {
     pub report: ReportSection,
 }
 
+impl RunConfig {
+    /// Environment steps between two points of `curve.jsonl`: as configured, or a two-hundredth of the run.
+    pub fn curve_steps(&self) -> u64 {
+        match self.report.curve_steps {
+            0 => (self.run.steps / 200).max(1),
+            steps => steps,
+        }
+    }
+}
+
 /// When a run ends and what it leaves behind.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -332,6 +342,8 @@ impl<'de> Deserialize<'de> for PolicyLagBound {
 pub struct ReportSection {
     /// Seconds between two lines of the log and of `metrics.jsonl`.
     pub interval_seconds: f64,
+    /// Environment steps between two points of `curve.jsonl`; 0 is a two-hundredth of `run.steps`.
+    pub curve_steps: u64,
     /// Seconds between two checkpoints; one is always written at the end.
     pub checkpoint_seconds: f64,
     /// Checkpoints kept; the oldest are removed.
@@ -342,6 +354,12 @@ pub struct ReportSection {
 
 impl Default for ReportSection {
     fn default() -> Self {
-        Self { interval_seconds: 2.0, checkpoint_seconds: 60.0, checkpoints_kept: 3, tensorboard: true }
+        Self {
+            interval_seconds: 2.0,
+            curve_steps: 0,
+            checkpoint_seconds: 60.0,
+            checkpoints_kept: 3,
+            tensorboard: true,
+        }
     }
 }

@@ -3,13 +3,16 @@
 //! Fed by the trainer's thread, up to thousands of times a second: a note takes a short lock, adds numbers,
 //! and touches neither disk nor network. Drained by the reporter once an interval.
 
+use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use super::curve::{Curve, Point};
 use super::episodes::RecentEpisodes;
 use super::histogram::{LagHistogram, LagSummary};
+use super::metric_means::MetricMeans;
 
 /// What one update was about.
 #[derive(Debug, Clone, Copy, Default)]
@@ -98,14 +101,8 @@ struct State {
     /// Its `lags` and `metrics` stay empty until it is drained.
     window: Window,
     lags: LagHistogram,
-    metrics: Vec<MetricSum>,
-}
-
-#[derive(Debug)]
-struct MetricSum {
-    name: &'static str,
-    sum: f64,
-    count: u64,
+    metrics: MetricMeans,
+    curve: Curve,
 }
 
 impl Recorder {
@@ -155,6 +152,9 @@ impl Recorder {
             state.apply(event);
         }
         state.note_solved(now);
+        if state.curve.is_due(state.totals.steps) {
+            state.add_point(now);
+        }
     }
 
     /// Mean return of the last 100 episodes, once there are as many.
@@ -188,12 +188,27 @@ impl Recorder {
         let lags = std::mem::take(&mut state.lags);
         window.lags = lags.summary();
         state.totals.lags.merge(&lags);
-        // Names and their order stay, so that the next window need not build them anew.
-        for metric in &mut state.metrics {
-            window.metrics.push((metric.name, metric.sum / metric.count as f64));
-            (metric.sum, metric.count) = (0.0, 0);
-        }
+        window.metrics.extend(state.metrics.take());
         window
+    }
+
+    /// Makes a [`Point`] of the curve every `every` environment steps from now on.
+    pub fn record_curve(&self, every: u64) {
+        let state = &mut *self.lock();
+        state.curve = Curve::new(every, state.totals.steps);
+    }
+
+    /// Ends the curve with a point of the last update, unless it has one.
+    pub fn close_curve(&self) {
+        let state = &mut *self.lock();
+        if state.curve.is_behind(state.totals.steps) {
+            state.add_point(Instant::now());
+        }
+    }
+
+    /// Points of the curve that nobody has taken yet, oldest first.
+    pub fn take_points(&self) -> VecDeque<Point> {
+        self.lock().curve.take()
     }
 
     /// A panic elsewhere leaves sums that are at worst one update short: no reason to stop reporting.
@@ -209,16 +224,14 @@ impl State {
         self.window.steps += event.steps;
         self.window.updates += 1;
         self.lags.record(event.lags, event.steps_per_column);
-        for &(name, value) in event.metrics {
-            let metric = match self.metrics.iter().position(|metric| metric.name == name) {
-                Some(i) => &mut self.metrics[i],
-                None => self.metrics.push_mut(MetricSum { name, sum: 0.0, count: 0 }),
-            };
-            if value.is_finite() {
-                metric.sum += f64::from(value);
-                metric.count += 1;
-            }
-        }
+        self.metrics.add(event.metrics);
+        self.curve.note(event);
+    }
+
+    fn add_point(&mut self, now: Instant) {
+        let unix_time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        let seconds = self.seconds(now);
+        self.curve.add(&self.totals, seconds, unix_time);
     }
 
     fn note_solved(&mut self, now: Instant) {

@@ -1,5 +1,6 @@
 //! [`Reporter`]: once an interval, turns what the trainer noted and what the learner shows into a [`Line`] and
-//! gives it to every sink; at the end, writes the summary. Files are written on a thread of its own.
+//! gives it to every sink, after the points of the curve that were made meanwhile; at the end, writes the summary.
+//! Files are written on a thread of its own.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,9 +11,9 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use impresario_common::config::RunConfig;
 
 use super::host::CpuTicks;
+use super::json_lines::JsonLines;
 use super::line::{Interval, Line, SystemView};
 use super::log_line;
-use super::metrics_file::MetricsFile;
 use super::progress::Progress;
 use super::recorder::Recorder;
 use super::run_dir::RunDir;
@@ -36,7 +37,7 @@ pub enum ReportError {
     Thread(std::io::Error),
 }
 
-/// Reports a run to the log, `metrics.jsonl`, TensorBoard, the progress bar and, at the end, `summary.json`.
+/// Reports a run to the log, `metrics.jsonl`, `curve.jsonl`, TensorBoard, the progress bar and, at the end, `summary.json`.
 #[derive(Debug)]
 pub struct Reporter {
     config: RunConfig,
@@ -107,7 +108,8 @@ struct Sinks {
     recorder: Arc<Recorder>,
     actors_needed: u64,
     max_policy_lag: Option<u64>,
-    metrics: MetricsFile,
+    metrics: JsonLines,
+    curve: JsonLines,
     tensorboard: Option<TensorBoard>,
     progress: Option<Progress>,
     /// When the last line was made, from what, and the machine's ticks then.
@@ -125,7 +127,9 @@ impl Sinks {
             let path = path.to_owned();
             |source| ReportError::File { path, source }
         };
-        let metrics = MetricsFile::open(&run_dir.metrics()).map_err(file(&run_dir.metrics()))?;
+        let metrics = JsonLines::open(&run_dir.metrics()).map_err(file(&run_dir.metrics()))?;
+        let curve = JsonLines::open(&run_dir.curve()).map_err(file(&run_dir.curve()))?;
+        recorder.record_curve(config.curve_steps());
         let tensorboard = match config.report.tensorboard {
             true => Some(TensorBoard::create(run_dir.path()).map_err(file(run_dir.path()))?),
             false => None,
@@ -138,6 +142,7 @@ impl Sinks {
             actors_needed: config.learner.wait_for_actors as u64,
             max_policy_lag: config.learner.max_policy_lag.0,
             metrics,
+            curve,
             tensorboard,
             progress,
             last: (Instant::now(), SystemView::default(), CpuTicks::now()),
@@ -146,6 +151,7 @@ impl Sinks {
 
     /// Ends the interval at `view`: writes its line to every sink.
     fn report(&mut self, view: SystemView) {
+        self.write_points();
         let (now, ticks) = (Instant::now(), CpuTicks::now());
         let (then, before, earlier) = &self.last;
         let line = Line::compose(&Interval {
@@ -170,7 +176,18 @@ impl Sinks {
         log_line::log(&line);
     }
 
+    /// Writes the points made since the last call.
+    fn write_points(&mut self) {
+        for point in self.recorder.take_points() {
+            self.curve.write(&point);
+            if let Some(tensorboard) = &mut self.tensorboard {
+                tensorboard.write_point(&point);
+            }
+        }
+    }
+
     fn finish(&mut self, view: SystemView) {
+        self.recorder.close_curve();
         self.report(view);
         if let Some(progress) = &self.progress {
             progress.finish();
@@ -180,6 +197,7 @@ impl Sinks {
 
 #[cfg(test)]
 mod tests {
+    use super::super::curve::Point;
     use super::super::recorder::{Totals, UpdateEvent};
     use super::super::verdict::Bottleneck;
     use super::*;
@@ -212,6 +230,9 @@ mod tests {
         assert_eq!((summary.env_steps, summary.updates, &summary.accounting), (640, 1, &books));
         let written = Summary::read(&run_dir.summary()).unwrap();
         assert_eq!((written.env_steps, written.stopped_by.as_str()), (640, "steps"));
+        let curve = std::fs::read_to_string(run_dir.curve()).unwrap();
+        let points: Vec<Point> = curve.lines().map(|json| serde_json::from_str(json).unwrap()).collect();
+        assert_eq!(points.iter().map(|point| point.env_steps).collect::<Vec<_>>(), [640]);
         let lines = lines(&run_dir);
         assert_eq!(lines.iter().map(|line| line.env_steps).collect::<Vec<_>>(), [0, 640]);
         assert_eq!(lines[0].verdict.bottleneck, Bottleneck::Starting);

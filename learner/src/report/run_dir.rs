@@ -98,6 +98,11 @@ impl RunDir {
         self.path.join("metrics.jsonl")
     }
 
+    /// `curve.jsonl`: how learning went, a point every `report.curve_steps`.
+    pub fn curve(&self) -> PathBuf {
+        self.path.join("curve.jsonl")
+    }
+
     /// `summary.json`: what came out of the run.
     pub fn summary(&self) -> PathBuf {
         self.path.join("summary.json")

@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use prost::Message;
 
 use super::append_file::AppendFile;
+use super::curve::Point;
 use super::host::host_name;
 use super::line::Line;
 
@@ -67,14 +68,30 @@ impl TensorBoard {
 
     /// Appends the scalars of `line`. Trouble with the disk is logged and leaves them out.
     pub fn write(&mut self, line: &Line) {
-        let value = scalars(line)
+        self.append(line.unix_time, line.env_steps, scalars(line));
+    }
+
+    /// Appends what `point` says about episodes. Means over intervals stay with the lines.
+    pub fn write_point(&mut self, point: &Point) {
+        let mut scalars = vec![("rollout/episodes".into(), point.episodes as f64)];
+        let means = [
+            ("rollout/mean_return_100", point.mean_return_100),
+            ("rollout/mean_return", point.mean_return),
+            ("rollout/mean_length", point.mean_length),
+        ];
+        scalars.extend(means.into_iter().filter_map(|(tag, mean)| Some((tag.into(), mean?))));
+        self.append(point.unix_time, point.env_steps, scalars);
+    }
+
+    fn append(&mut self, wall_time: f64, env_steps: u64, scalars: Vec<(String, f64)>) {
+        let value = scalars
             .into_iter()
             .filter(|(_, value)| value.is_finite())
             .map(|(tag, value)| Value { tag, simple_value: Some(value as f32) })
             .collect();
         let event = Event {
-            wall_time: line.unix_time,
-            step: i64::try_from(line.env_steps).unwrap_or(i64::MAX),
+            wall_time,
+            step: i64::try_from(env_steps).unwrap_or(i64::MAX),
             summary: Some(Summary { value }),
             ..Event::default()
         };
@@ -169,6 +186,7 @@ mod tests {
         let mut board = TensorBoard::create(dir.path()).unwrap();
         board.write(&line);
         board.write(&Line { mean_return_100: None, env_steps: 130_000, ..line });
+        board.write_point(&Point { env_steps: 140_000, mean_return: Some(12.5), ..Point::default() });
 
         let file = std::fs::read_dir(dir.path()).unwrap().next().unwrap().unwrap();
         assert!(file.file_name().to_str().unwrap().starts_with("events.out.tfevents.1"));
@@ -177,7 +195,7 @@ mod tests {
             .map(|record| Event::decode(record.as_slice()).unwrap())
             .collect();
         assert_eq!(events[0].file_version.as_deref(), Some("brain.Event:2"));
-        assert_eq!(events.iter().map(|event| event.step).collect::<Vec<_>>(), [0, 120_320, 130_000]);
+        assert_eq!(events.iter().map(|event| event.step).collect::<Vec<_>>(), [0, 120_320, 130_000, 140_000]);
         assert_eq!(events[1].wall_time, 1_700_000_000.25);
         let value = |event: &Event, tag: &str| {
             let values = &event.summary.as_ref().unwrap().value;
@@ -189,6 +207,8 @@ mod tests {
         assert_eq!(value(&events[1], "performance/steps_per_second"), Some(12_320.0));
         assert_eq!(value(&events[1], "accounting/dropped_update_skipped"), Some(640.0));
         assert_eq!(value(&events[1], "learner/explained_variance"), None);
+        assert_eq!(value(&events[3], "rollout/mean_return"), Some(12.5));
+        assert_eq!(value(&events[3], "rollout/mean_return_100"), None);
     }
 
     #[test]

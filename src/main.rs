@@ -7,6 +7,7 @@
 
 mod envs;
 mod eval;
+mod judgement;
 mod train;
 
 use std::process::ExitCode;

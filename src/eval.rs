@@ -14,6 +14,8 @@ use impresario_common::random::{Purpose, stream};
 use impresario_common::unroll::{Unroll, UnrollLayout};
 use impresario_learner::checkpoint;
 
+use crate::judgement::Judgement;
+
 /// Steps between two looks at whether the episode is over.
 const UNROLL_LENGTH: usize = 16;
 
@@ -56,15 +58,23 @@ impl EvalCommand {
         let registry = Registry::native();
         let layout = UnrollLayout::new(UNROLL_LENGTH, environment);
         let choice = if self.greedy { ActionChoice::Greedy } else { ActionChoice::Sampled };
+        let mut judgement = Judgement::new(registry.measure(&environment.id)?);
+        let players = registry.players(&environment.id)? as u32;
         let mut episodes = vec![];
         for number in 0..self.episodes {
-            let path = [number, 0, 0];
-            let dynamics = vec![stream(self.seed, Purpose::Evaluation, path)];
+            let dynamics = (0..players).map(|i| stream(self.seed, Purpose::Evaluation, [number, i, 0]));
             // A path that no actor has: evaluation never repeats the draws of training.
-            let actions = vec![stream(self.seed, Purpose::Actions, [number, u32::MAX, u32::MAX])];
-            let vector = registry.make_vector(&environment.id, dynamics)?;
-            let mut sampler = Sampler::new(vector, spec.distribution().clone(), &layout, actions, choice)?;
-            episodes.push(play(&mut sampler, &policy, &layout)?);
+            let actions =
+                (0..players).map(|i| stream(self.seed, Purpose::Actions, [number, u32::MAX, u32::MAX - i]));
+            let vector = registry.make_vector(&environment.id, dynamics.collect())?;
+            let distribution = spec.distribution().clone();
+            let mut sampler = Sampler::new(vector, distribution, &layout, actions.collect(), choice)?;
+            if judgement.needs_parameters() {
+                sampler.keep_parameters();
+            }
+            let episode = play(&mut sampler, &policy, &layout)?;
+            judgement.episode(episode.total, &episode.parameters, spec.distribution().parameter_count());
+            episodes.push(episode);
         }
 
         let mean = |f: &dyn Fn(&Episode) -> f64| episodes.iter().map(f).sum::<f64>() / episodes.len() as f64;
@@ -82,26 +92,37 @@ impl EvalCommand {
             episodes.len(),
             mean(&|e| f64::from(e.steps)),
         );
+        if let Some(summary) = judgement.summary() {
+            println!("{summary}");
+        }
         Ok(ExitCode::SUCCESS)
     }
 }
 
 /// What became of one episode.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Episode {
     total: f64,
     steps: u32,
+    /// `[steps, copies, P]`: the parameters of the distributions that actions were chosen by, if they were kept.
+    parameters: Vec<f32>,
 }
 
-/// Plays one episode in a copy of its own.
+/// Plays one episode in a copy of its own. Where copies play one another it is one game, and the return that of the
+/// first player.
 fn play(sampler: &mut Sampler, policy: &Policy, layout: &UnrollLayout) -> anyhow::Result<Episode> {
     let (counters, stop) = (Counters::default(), AtomicBool::new(false));
     let mut unroll = Unroll::zeros(layout, sampler.copies());
+    let (mut parameters, mut rows) = (vec![], 0);
     loop {
         sampler.fill(policy, &mut unroll, &counters, &stop)?;
+        rows += layout.length;
+        parameters.extend_from_slice(sampler.parameters());
         if let (Some(&total), Some(&steps)) = (unroll.episode_returns.first(), unroll.episode_lengths.first())
         {
-            return Ok(Episode { total: total.into(), steps });
+            // The last unroll went on after the end.
+            parameters.truncate(parameters.len() / rows * steps as usize);
+            return Ok(Episode { total: total.into(), steps, parameters });
         }
     }
 }

@@ -8,6 +8,7 @@
 
 mod envs;
 mod eval;
+mod judgement;
 mod plot;
 mod train;
 

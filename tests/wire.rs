@@ -25,6 +25,7 @@ fn cartpole() -> EnvironmentSpec {
         action: Space::Discrete { n: 2 },
         max_episode_steps: Some(500),
         solved_return: Some(475.0),
+        masks_actions: false,
     }
 }
 

@@ -22,6 +22,7 @@ impl Environment for Compass {
             action: Space::Discrete { n: 2 },
             max_episode_steps: Some(50),
             solved_return: Some(48.0),
+            masks_actions: false,
         }
     }
 

@@ -297,6 +297,7 @@ mod tests {
             action: Space::Discrete { n: 2 },
             max_episode_steps: None,
             solved_return: None,
+            masks_actions: false,
         };
         let spec = PolicySpec::new(&environment, &PolicySection::default()).unwrap();
         let initial = spec.initialise(1).unwrap();

@@ -2,7 +2,7 @@
 
 use impresario_common::policy::PolicyError;
 
-use crate::env::registry::UnknownEnvironment;
+use crate::env::registry::{MakeVectorError, UnknownEnvironment};
 
 /// What ended an actor.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +63,9 @@ pub enum ActorError {
     /// The run's environment is not among those that this actor has.
     #[error("the run's environment is not available here: {0}")]
     Environment(#[from] UnknownEnvironment),
+    /// The copies of the run's environment cannot be made here.
+    #[error(transparent)]
+    Copies(#[from] MakeVectorError),
     /// The policy cannot be built here, or the weights received do not fit it.
     #[error("the run's policy cannot act here: {0}")]
     Policy(#[from] PolicyError),

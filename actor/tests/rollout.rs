@@ -7,10 +7,12 @@ mod support;
 use std::sync::atomic::AtomicBool;
 
 use impresario_actor::counters::Counters;
+use impresario_actor::env::registry::Registry;
+use impresario_actor::env::{Action, Environment, ObservationMut, Transition};
 use impresario_actor::rollout::{ActionChoice, Filled, Sampler};
 use impresario_common::policy::{Policy, PolicySpec};
 use impresario_common::random::{Purpose, Stream, stream};
-use impresario_common::space::ElementType;
+use impresario_common::space::{EnvironmentSpec, Space};
 use impresario_common::unroll::{Array, Unroll, UnrollLayout};
 
 use support::environment::{self, LIMIT};
@@ -138,18 +140,112 @@ fn a_stopped_sampler_says_how_far_it_came() {
     assert_eq!((filled, sampler.steps_into_unroll(), counters.produced_steps()), (Filled::Stopped, 0, 0));
 }
 
+/// Seven places in a row, numbered or by two digits: action 1 leads on, action 0 back, the end terminates.
+#[derive(Debug)]
+struct Path {
+    observation: Space,
+    place: i32,
+}
+
+impl Path {
+    fn show(&self, observation: ObservationMut<'_>) {
+        let room = observation.into_i32();
+        match room.len() {
+            1 => room[0] = self.place,
+            _ => room.copy_from_slice(&[self.place / 3, self.place % 3]),
+        }
+    }
+}
+
+impl Environment for Path {
+    fn spec(&self) -> EnvironmentSpec {
+        EnvironmentSpec {
+            id: "Path-v0".into(),
+            observation: self.observation.clone(),
+            action: Space::Discrete { n: 2 },
+            max_episode_steps: Some(9),
+            solved_return: None,
+            masks_actions: false,
+        }
+    }
+
+    fn reset(&mut self, _: &mut Stream, observation: ObservationMut<'_>) {
+        self.place = 3;
+        self.show(observation);
+    }
+
+    fn step(&mut self, action: Action<'_>, _: &mut Stream, observation: ObservationMut<'_>) -> Transition {
+        self.place = (self.place + 2 * action.discrete()[0] - 1).max(0);
+        self.show(observation);
+        Transition { reward: 1.0, terminated: self.place == 6, truncated: false }
+    }
+}
+
 #[test]
-fn observations_of_integers_are_refused_with_advice() {
-    let (mut layout, spec, _) = parts();
-    layout.observation = impresario_common::space::Space::Discrete { n: 3 };
-    assert_eq!(layout.observation.dtype(), ElementType::I32);
-    let vector = environment::registry().make_vector(environment::ID, streams(Purpose::Environment)).unwrap();
-    let refused = Sampler::new(
-        vector,
-        spec.distribution().clone(),
-        &layout,
-        streams(Purpose::Actions),
-        ActionChoice::Sampled,
-    );
-    assert!(refused.unwrap_err().to_string().contains("encode them as a box"));
+fn observations_of_choices_are_acted_on_and_survive_the_wire() {
+    for observation in [Space::Discrete { n: 7 }, Space::MultiDiscrete { nvec: vec![3, 3] }] {
+        let mut registry = Registry::empty();
+        let space = observation.clone();
+        registry.register(move || Path { observation: space.clone(), place: 0 });
+        let spec = registry.spec("Path-v0").unwrap();
+        let policy_spec = PolicySpec::new(spec, &support::config().policy).unwrap();
+        let policy = Policy::new(&policy_spec, &policy_spec.initialise(1).unwrap()).unwrap();
+        let layout = UnrollLayout::new(50, spec);
+        let vector = registry.make_vector("Path-v0", streams(Purpose::Environment)).unwrap();
+        let distribution = policy_spec.distribution().clone();
+        let actions = streams(Purpose::Actions);
+        let mut sampler =
+            Sampler::new(vector, distribution, &layout, actions, ActionChoice::Sampled).unwrap();
+        let mut unroll = Unroll::zeros(&layout, COPIES);
+        let mut places = [3; COPIES];
+        let mut finals = 0;
+        for _ in 0..4 {
+            sampler.fill(&policy, &mut unroll, &Counters::default(), &AtomicBool::new(false)).unwrap();
+            let Array::I32(seen) = &unroll.observations else { panic!("choices are integers") };
+            let Array::I32(actions) = &unroll.actions else { panic!("choices are integers") };
+            let place = |at: usize| match observation.len() {
+                1 => seen[at],
+                _ => 3 * seen[2 * at] + seen[2 * at + 1],
+            };
+            for t in 0..50 {
+                for (copy, expected) in places.iter_mut().enumerate() {
+                    let at = t * COPIES + copy;
+                    assert_eq!(place(at), *expected);
+                    *expected = (*expected + 2 * actions[at] - 1).max(0);
+                    if unroll.terminated[at] | unroll.truncated[at] == 1 {
+                        *expected = 3;
+                    }
+                }
+            }
+            finals += unroll.final_observations.len();
+            let message = unroll.to_wire(&layout);
+            assert_eq!(Unroll::from_wire(message, &layout, COPIES).unwrap(), unroll);
+        }
+        assert!(finals > 0, "no episode was cut");
+    }
+}
+
+#[test]
+fn parameters_that_were_acted_with_are_kept_on_request() {
+    let (layout, spec, policy) = parts();
+    let mut sampler = sampler(&layout, &spec);
+    let mut unroll = Unroll::zeros(&layout, COPIES);
+    let mut fill = |sampler: &mut Sampler| {
+        sampler.fill(&policy, &mut unroll, &Counters::default(), &AtomicBool::new(false)).unwrap();
+        floats(&unroll.observations)[..2 * LENGTH * COPIES].to_vec()
+    };
+    fill(&mut sampler);
+    assert!(sampler.parameters().is_empty());
+    sampler.keep_parameters();
+    for _ in 0..2 {
+        let observations = fill(&mut sampler);
+        let rows =
+            candle_core::Tensor::from_vec(observations, (LENGTH * COPIES, 2), &candle_core::Device::Cpu);
+        let expected = policy.distribution(&rows.unwrap()).unwrap().flatten_all().unwrap();
+        let expected = expected.to_vec1::<f32>().unwrap();
+        assert_eq!(sampler.parameters().len(), expected.len());
+        for (kept, expected) in sampler.parameters().iter().zip(expected) {
+            assert!((kept - expected).abs() < 1e-5);
+        }
+    }
 }

@@ -98,6 +98,16 @@ impl Space {
         self.len() == 0
     }
 
+    /// Alternatives of all choices together: the length of a one-hot code of an element, and of a mask of legal
+    /// actions. 0 for boxes, whose elements are no choices.
+    pub fn alternatives(&self) -> usize {
+        match self {
+            Self::Discrete { n } => *n as usize,
+            Self::MultiDiscrete { nvec } => nvec.iter().map(|&n| n as usize).sum(),
+            Self::Box { .. } => 0,
+        }
+    }
+
     /// Element type an element of the space is stored with.
     pub fn dtype(&self) -> ElementType {
         match self {
@@ -134,4 +144,7 @@ pub struct EnvironmentSpec {
     pub max_episode_steps: Option<u32>,
     /// Mean return over 100 episodes from which on the task counts as solved; `None` if undefined.
     pub solved_return: Option<f64>,
+    /// Whether some actions are illegal at some observations, so that a mask of the legal ones goes with each.
+    #[serde(default)]
+    pub masks_actions: bool,
 }

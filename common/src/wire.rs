@@ -150,6 +150,7 @@ impl From<&EnvironmentSpec> for v1::EnvironmentSpec {
             action: Some((&spec.action).into()),
             max_episode_steps: spec.max_episode_steps.unwrap_or(0),
             solved_return: spec.solved_return,
+            masks_actions: spec.masks_actions,
         }
     }
 }
@@ -172,12 +173,18 @@ impl TryFrom<v1::EnvironmentSpec> for EnvironmentSpec {
             let problem = format!("is {solved}, not a finite number; leave it out where there is none");
             return Err(WireError::field("environment.solved_return", problem));
         }
+        let action: Space = space("environment.action", spec.action)?;
+        if spec.masks_actions && action.alternatives() == 0 {
+            let problem = format!("set, but actions of {action} have no alternatives to mask");
+            return Err(WireError::field("environment.masks_actions", problem));
+        }
         Ok(Self {
             id: spec.id,
             observation: space("environment.observation", spec.observation)?,
-            action: space("environment.action", spec.action)?,
+            action,
             max_episode_steps: (spec.max_episode_steps > 0).then_some(spec.max_episode_steps),
             solved_return: spec.solved_return,
+            masks_actions: spec.masks_actions,
         })
     }
 }
@@ -194,6 +201,7 @@ mod tests {
             action: Space::MultiDiscrete { nvec: vec![3, 2] },
             max_episode_steps: None,
             solved_return: Some(9.5),
+            masks_actions: true,
         };
         assert_eq!(EnvironmentSpec::try_from(v1::EnvironmentSpec::from(&spec)).unwrap(), spec);
     }
@@ -215,19 +223,24 @@ mod tests {
     }
 
     #[test]
-    fn an_environment_is_solved_at_a_number_and_has_a_name_that_can_be_said() {
+    fn an_environment_is_solved_at_a_number_masks_choices_only_and_has_a_name_that_can_be_said() {
         let spec = EnvironmentSpec {
             id: "Thing-v0".into(),
             observation: Space::boxed(&[-1.0], &[1.0]),
             action: Space::Discrete { n: 2 },
             max_episode_steps: None,
             solved_return: Some(9.5),
+            masks_actions: false,
         };
         for solved in [f64::NAN, f64::NEG_INFINITY] {
             let odd = v1::EnvironmentSpec { solved_return: Some(solved), ..(&spec).into() };
             let error = EnvironmentSpec::try_from(odd).unwrap_err().to_string();
             assert!(error.contains("solved_return") && error.contains("not a finite number"), "{error}");
         }
+        let masked =
+            EnvironmentSpec { action: Space::boxed(&[-1.0], &[1.0]), masks_actions: true, ..spec.clone() };
+        let error = EnvironmentSpec::try_from(v1::EnvironmentSpec::from(&masked)).unwrap_err().to_string();
+        assert!(error.contains("masks_actions") && error.contains("no alternatives"), "{error}");
         let long = v1::EnvironmentSpec { id: "x".repeat(1 << 20), ..(&spec).into() };
         let error = EnvironmentSpec::try_from(long).unwrap_err().to_string();
         assert!(error.contains("environment.id") && error.len() < 100, "{error}");

@@ -110,6 +110,7 @@ impl Size {
             action: Space::Discrete { n: 2 },
             max_episode_steps: None,
             solved_return: None,
+            masks_actions: false,
         }
     }
 

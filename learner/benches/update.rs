@@ -50,6 +50,7 @@ fn trainer() -> Trainer {
         action: Space::Discrete { n: 2 },
         max_episode_steps: None,
         solved_return: None,
+        masks_actions: false,
     };
     Trainer::new(&config, &environment).expect("there is a policy for these spaces")
 }

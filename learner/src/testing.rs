@@ -16,6 +16,7 @@ pub(crate) fn environment(action: Space) -> EnvironmentSpec {
         action,
         max_episode_steps: Some(9),
         solved_return: None,
+        masks_actions: false,
     }
 }
 

@@ -161,6 +161,7 @@ fn target(fixture: &Fixture, config: &RunConfig) -> TargetPolicy {
         action: Space::Discrete { n: 3 },
         max_episode_steps: None,
         solved_return: None,
+        masks_actions: false,
     };
     let spec = PolicySpec::new(&environment, &config.policy).unwrap();
     TargetPolicy::new(config, &environment, &spec, &fixture.weights()).unwrap()

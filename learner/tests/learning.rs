@@ -74,6 +74,7 @@ fn mean_return<E: Copy>(config: &RunConfig, updates: u64) -> f32 {
         action: Space::Discrete { n: E::ACTIONS },
         max_episode_steps: None,
         solved_return: None,
+        masks_actions: false,
     };
     let spec = PolicySpec::new(&environment, &config.policy).unwrap();
     let mut trainer = Trainer::new(config, &environment).unwrap();

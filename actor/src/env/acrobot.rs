@@ -107,6 +107,7 @@ impl Environment for Acrobot {
             action: Space::Discrete { n: 3 },
             max_episode_steps: Some(500),
             solved_return: Some(-100.0),
+            masks_actions: false,
         }
     }
 

@@ -14,7 +14,7 @@ impl<'a> ObservationMut<'a> {
     pub fn into_f32(self) -> &'a mut [f32] {
         match self {
             Self::F32(values) => values,
-            Self::U8(_) => panic!("an f32 observation was offered room for bytes"),
+            other => panic!("an f32 observation was offered room for {}", other.dtype()),
         }
     }
 
@@ -25,7 +25,18 @@ impl<'a> ObservationMut<'a> {
     pub fn into_u8(self) -> &'a mut [u8] {
         match self {
             Self::U8(values) => values,
-            Self::F32(_) => panic!("a byte observation was offered room for f32"),
+            other => panic!("a byte observation was offered room for {}", other.dtype()),
+        }
+    }
+
+    /// The room of an environment whose observation space is discrete or multi-discrete.
+    ///
+    /// # Panics
+    /// If the room is for another element type, which a vector rules out before it steps.
+    pub fn into_i32(self) -> &'a mut [i32] {
+        match self {
+            Self::I32(values) => values,
+            other => panic!("an i32 observation was offered room for {}", other.dtype()),
         }
     }
 
@@ -34,6 +45,7 @@ impl<'a> ObservationMut<'a> {
         match self {
             Self::F32(_) => ElementType::F32,
             Self::U8(_) => ElementType::U8,
+            Self::I32(_) => ElementType::I32,
         }
     }
 
@@ -42,6 +54,7 @@ impl<'a> ObservationMut<'a> {
         match self {
             Self::F32(values) => values.len(),
             Self::U8(values) => values.len(),
+            Self::I32(values) => values.len(),
         }
     }
 
@@ -59,6 +72,7 @@ impl<'a> ObservationMut<'a> {
         match self {
             Self::F32(values) => ObservationMut::F32(&mut values[range]),
             Self::U8(values) => ObservationMut::U8(&mut values[range]),
+            Self::I32(values) => ObservationMut::I32(&mut values[range]),
         }
     }
 }

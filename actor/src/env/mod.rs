@@ -4,18 +4,38 @@
 //! copies as a [`VectorEnvironment`], which is all that a rollout worker sees. Episodes end inside the
 //! vector: it counts steps, truncates, keeps the final observation and starts the next episode in the
 //! same step.
+//!
+//! # Layout
+//!
+//! - `arrays`, [`vector`]: access to what crosses the seam; the vector of copies and its checks;
+//! - [`registry`], [`measure`]: environments by name; what is told of a policy beside its mean return;
+//! - [`cartpole`], [`acrobot`], [`mountain_car`], [`mountain_car_continuous`], [`pendulum`]: Gymnasium's classic control;
+//! - [`two_joint_arm`]: continuous control of a rigid body;
+//! - [`t_maze`], [`repeat_previous`]: tasks that need memory;
+//! - [`matrix_game`], [`repeated_game`], [`self_play`]: a game, against an opponent that adapts and against oneself;
+//! - [`tic_tac_toe`]: a board game with illegal moves.
 
 pub mod acrobot;
 mod arrays;
 pub mod cartpole;
+pub mod matrix_game;
+pub mod measure;
 pub mod mountain_car;
 pub mod mountain_car_continuous;
 pub mod pendulum;
 pub mod registry;
+pub mod repeat_previous;
+pub mod repeated_game;
+pub mod self_play;
+pub mod t_maze;
+pub mod tic_tac_toe;
+pub mod two_joint_arm;
 pub mod vector;
 
 use impresario_common::random::Stream;
 use impresario_common::space::EnvironmentSpec;
+
+use measure::Measure;
 
 /// Room for observations, in the element type that the environment's space declares.
 #[derive(Debug)]
@@ -24,6 +44,8 @@ pub enum ObservationMut<'a> {
     F32(&'a mut [f32]),
     /// Bytes (pixels).
     U8(&'a mut [u8]),
+    /// Choices of a discrete (one number) or multi-discrete (one per choice) space.
+    I32(&'a mut [i32]),
 }
 
 /// Actions, in the element type that the environment's space declares.
@@ -63,6 +85,21 @@ pub trait Environment: Send {
         random: &mut Stream,
         observation: ObservationMut<'_>,
     ) -> Transition;
+
+    /// Writes which actions are legal in the present state, that of the observation written last: 1 for a legal
+    /// alternative and 0 for an illegal one, the alternatives of a multi-discrete space one choice after another
+    /// (`action.alternatives()` numbers). Each choice has a legal alternative.
+    ///
+    /// Asked only where the spec says `masks_actions`, and never of a terminal state. What an illegal action
+    /// does is the environment's to say.
+    fn legal_actions(&self, mask: &mut [u8]) {
+        mask.fill(1);
+    }
+
+    /// What tells how well a policy does, where the mean return alone does not; the same for every copy.
+    fn measure(&self) -> Option<Measure> {
+        None
+    }
 }
 
 /// Many copies of one environment, stepped together; episodes restart by themselves.
@@ -87,6 +124,17 @@ pub trait VectorEnvironment: Send {
     /// # Errors
     /// If the environment fails; the vector is of no further use.
     fn step(&mut self, actions: Action<'_>, out: VectorStep<'_>) -> Result<(), EnvironmentError>;
+
+    /// Writes the masks of the observations that [`reset`](Self::reset) or [`step`](Self::step) wrote last, `[E, M]`
+    /// where M is `action.alternatives()`: 1 for a legal alternative and 0 for an illegal one, as
+    /// [`Environment::legal_actions`] says. There are masks only where the spec says `masks_actions`.
+    ///
+    /// # Errors
+    /// If the room has another size, or there are no observations yet.
+    fn legal_actions(&self, masks: &mut [u8]) -> Result<(), EnvironmentError> {
+        masks.fill(1);
+        Ok(())
+    }
 }
 
 /// Where a vector writes what its step led to.

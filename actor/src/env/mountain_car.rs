@@ -48,6 +48,7 @@ impl Environment for MountainCar {
             action: Space::Discrete { n: 3 },
             max_episode_steps: Some(200),
             solved_return: Some(-110.0),
+            masks_actions: false,
         }
     }
 

@@ -90,6 +90,7 @@ impl Environment for MountainCarContinuous {
             action: Space::boxed(&[-MAX_FORCE], &[MAX_FORCE]),
             max_episode_steps: Some(999),
             solved_return: Some(90.0),
+            masks_actions: false,
         }
     }
 

@@ -55,6 +55,7 @@ impl Environment for Pendulum {
             action: Space::boxed(&[-MAX_TORQUE], &[MAX_TORQUE]),
             max_episode_steps: Some(200),
             solved_return: None,
+            masks_actions: false,
         }
     }
 

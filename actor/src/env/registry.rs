@@ -11,9 +11,17 @@ use impresario_common::space::EnvironmentSpec;
 
 use super::acrobot::Acrobot;
 use super::cartpole::CartPole;
+use super::matrix_game::MatrixGame;
+use super::measure::Measure;
 use super::mountain_car::MountainCar;
 use super::mountain_car_continuous::MountainCarContinuous;
 use super::pendulum::Pendulum;
+use super::repeat_previous::RepeatPrevious;
+use super::repeated_game::RepeatedGame;
+use super::self_play::{self, SelfPlay};
+use super::t_maze::TMaze;
+use super::tic_tac_toe::TicTacToe;
+use super::two_joint_arm::TwoJointArm;
 use super::vector::NativeVector;
 use super::{Environment, VectorEnvironment};
 
@@ -29,6 +37,8 @@ pub struct Registry {
 #[derive(Clone)]
 struct Entry {
     spec: EnvironmentSpec,
+    measure: Option<Measure>,
+    players: usize,
     make_vector: Arc<MakeVector>,
 }
 
@@ -46,7 +56,13 @@ impl Registry {
             .register(Acrobot::default)
             .register(MountainCar::default)
             .register(MountainCarContinuous::default)
-            .register(Pendulum::default);
+            .register(Pendulum::default)
+            .register(TwoJointArm::default)
+            .register(TMaze::default)
+            .register(RepeatPrevious::default)
+            .register(TicTacToe::default)
+            .register(RepeatedGame::rock_paper_scissors)
+            .register_self_play("RockPaperScissorsSelfPlay-v0", MatrixGame::rock_paper_scissors());
         registry
     }
 
@@ -57,11 +73,26 @@ impl Registry {
         E: Environment + 'static,
         F: Fn() -> E + Send + Sync + 'static,
     {
-        let spec = make().spec();
+        let copy = make();
+        let (spec, measure) = (copy.spec(), copy.measure());
         let make_vector = move |streams| -> Box<dyn VectorEnvironment> {
             Box::new(NativeVector::new(&make, Vec::<Stream>::into_iter(streams)))
         };
-        self.entries.insert(spec.id.clone(), Entry { spec, make_vector: Arc::new(make_vector) });
+        self.insert(Entry { spec, measure, players: 1, make_vector: Arc::new(make_vector) })
+    }
+
+    /// Adds the self-play of `game` under `id`. One already registered under that id is replaced.
+    pub fn register_self_play(&mut self, id: &'static str, game: MatrixGame) -> &mut Self {
+        let spec = SelfPlay::spec(id, &game);
+        let measure = Some(Measure::Exploitability(game.clone()));
+        let make_vector = move |streams: Vec<Stream>| -> Box<dyn VectorEnvironment> {
+            Box::new(SelfPlay::new(id, game.clone(), streams.len()))
+        };
+        self.insert(Entry { spec, measure, players: self_play::PLAYERS, make_vector: Arc::new(make_vector) })
+    }
+
+    fn insert(&mut self, entry: Entry) -> &mut Self {
+        self.entries.insert(entry.spec.id.clone(), entry);
         self
     }
 
@@ -78,16 +109,37 @@ impl Registry {
         self.entry(id).map(|entry| &entry.spec)
     }
 
-    /// Copies of an environment, one for each stream; copy `i` draws from `streams[i]`.
+    /// What is told of a policy in an environment beside its mean return, if anything.
     ///
     /// # Errors
     /// If no environment is registered under `id`.
+    pub fn measure(&self, id: &str) -> Result<Option<&Measure>, UnknownEnvironment> {
+        self.entry(id).map(|entry| entry.measure.as_ref())
+    }
+
+    /// How many copies of an environment make one game: 1 unless they play one another.
+    ///
+    /// # Errors
+    /// If no environment is registered under `id`.
+    pub fn players(&self, id: &str) -> Result<usize, UnknownEnvironment> {
+        self.entry(id).map(|entry| entry.players)
+    }
+
+    /// Copies of an environment, one for each stream; copy `i` draws from `streams[i]`.
+    ///
+    /// # Errors
+    /// If no environment is registered under `id`, or so many copies cannot be divided into games.
     pub fn make_vector(
         &self,
         id: &str,
         streams: Vec<Stream>,
-    ) -> Result<Box<dyn VectorEnvironment>, UnknownEnvironment> {
-        self.entry(id).map(|entry| (entry.make_vector)(streams))
+    ) -> Result<Box<dyn VectorEnvironment>, MakeVectorError> {
+        let entry = self.entry(id)?;
+        let (players, copies) = (entry.players, streams.len());
+        if !copies.is_multiple_of(players) {
+            return Err(MakeVectorError::Copies { id: id.into(), players, copies });
+        }
+        Ok((entry.make_vector)(streams))
     }
 
     fn entry(&self, id: &str) -> Result<&Entry, UnknownEnvironment> {
@@ -103,6 +155,27 @@ impl std::fmt::Debug for Registry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("Registry").field(&self.entries.keys()).finish()
     }
+}
+
+/// Copies that cannot be made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MakeVectorError {
+    /// There is no such environment.
+    #[error(transparent)]
+    Unknown(#[from] UnknownEnvironment),
+    /// Copies play one another, and some would have no one to play.
+    #[error(
+        "{id} is played by {players} copies together, and the {copies} copies of a worker are no multiple of \
+         that: change rollout.envs_per_actor (the actor's --envs) or rollout.workers_per_actor (its --workers)"
+    )]
+    Copies {
+        /// The environment's name.
+        id: String,
+        /// Copies that make one game.
+        players: usize,
+        /// Copies asked for.
+        copies: usize,
+    },
 }
 
 /// A name that no environment is registered under.
@@ -175,7 +248,9 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "there is no environment \"CartPole-v0\"; did you mean \"CartPole-v1\"? \
-             (known: Acrobot-v1, CartPole-v1, MountainCar-v0, MountainCarContinuous-v0, Pendulum-v1)"
+             (known: Acrobot-v1, CartPole-v1, MountainCar-v0, MountainCarContinuous-v0, Pendulum-v1, \
+             RepeatPrevious-v0, RockPaperScissors-v0, RockPaperScissorsSelfPlay-v0, TMaze-v0, TicTacToe-v0, \
+             TwoJointArm-v0)"
         );
         let closest = |id| registry.spec(id).unwrap_err().closest;
         assert_eq!(closest("cartpole").as_deref(), Some("CartPole-v1"));

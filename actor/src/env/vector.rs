@@ -2,7 +2,10 @@
 //!
 //! [`NativeVector`] takes a batch of actions from a rollout worker, steps each copy of an
 //! [`Environment`], and writes observations, rewards and flags back. It is where episodes end: time
-//! limits, final observations and the start of the next episode are its business.
+//! limits, final observations and the start of the next episode are its business. `Frame` checks what it is
+//! handed.
+
+use std::ops::Range;
 
 use impresario_common::random::Stream;
 use impresario_common::space::{ElementType, EnvironmentSpec, Space};
@@ -17,15 +20,10 @@ use super::{
 /// never on how many copies stand beside it.
 #[derive(Debug)]
 pub struct NativeVector<E> {
-    spec: EnvironmentSpec,
+    frame: Frame,
     copies: Vec<Copy<E>>,
-    /// Numbers in one observation and in one action, kept because a space computes them.
-    observation_len: usize,
-    action_len: usize,
     /// Steps after which an episode is truncated; no episode gets to `u64::MAX`.
     limit: u64,
-    /// Whether episodes have been started, without which there is no state to step.
-    started: bool,
 }
 
 #[derive(Debug)]
@@ -41,14 +39,138 @@ impl<E: Environment> NativeVector<E> {
     pub fn new(make: impl Fn() -> E, streams: impl IntoIterator<Item = Stream>) -> Self {
         let spec = make().spec();
         let copies = streams.into_iter().map(|random| Copy { environment: make(), random, elapsed: 0 });
-        Self {
-            copies: copies.collect(),
-            observation_len: spec.observation.len(),
-            action_len: spec.action.len(),
-            limit: spec.max_episode_steps.map_or(u64::MAX, u64::from),
-            started: false,
-            spec,
+        let copies: Vec<_> = copies.collect();
+        let limit = spec.max_episode_steps.map_or(u64::MAX, u64::from);
+        Self { frame: Frame::new(spec, copies.len()), copies, limit }
+    }
+}
+
+impl<E: Environment> VectorEnvironment for NativeVector<E> {
+    fn spec(&self) -> &EnvironmentSpec {
+        self.frame.spec()
+    }
+
+    fn copies(&self) -> usize {
+        self.frame.copies()
+    }
+
+    fn reset(&mut self, mut observations: ObservationMut<'_>) -> Result<(), EnvironmentError> {
+        self.frame.check_reset(&observations)?;
+        for (i, copy) in self.copies.iter_mut().enumerate() {
+            copy.elapsed = 0;
+            copy.environment.reset(&mut copy.random, observations.part(self.frame.observation(i)));
         }
+        Ok(())
+    }
+
+    fn step(&mut self, actions: Action<'_>, mut out: VectorStep<'_>) -> Result<(), EnvironmentError> {
+        self.frame.check_step(actions, &out)?;
+        for (i, copy) in self.copies.iter_mut().enumerate() {
+            let mut observation = out.observations.part(self.frame.observation(i));
+            let whole = 0..observation.len();
+            let action = actions.part(self.frame.action(i));
+            let transition = copy.environment.step(action, &mut copy.random, observation.part(whole.clone()));
+            copy.elapsed += 1;
+
+            let terminated = transition.terminated;
+            let truncated = transition.truncated || copy.elapsed >= self.limit;
+            out.rewards[i] = transition.reward as f32;
+            out.terminated[i] = u8::from(terminated);
+            out.truncated[i] = u8::from(truncated);
+            if !terminated && !truncated {
+                continue;
+            }
+            if !terminated {
+                self.frame.hand_over(observation.part(whole), i, &mut *out.final_observations)?;
+            }
+            copy.elapsed = 0;
+            copy.environment.reset(&mut copy.random, observation);
+        }
+        Ok(())
+    }
+
+    fn legal_actions(&self, masks: &mut [u8]) -> Result<(), EnvironmentError> {
+        let len = self.frame.check_masks(masks)?;
+        for (copy, mask) in self.copies.iter().zip(masks.chunks_exact_mut(len)) {
+            copy.environment.legal_actions(mask);
+        }
+        Ok(())
+    }
+}
+
+/// The size of what crosses the seam of a vector: what the vector was made for, and a check of each call against it.
+#[derive(Debug)]
+pub(super) struct Frame {
+    spec: EnvironmentSpec,
+    copies: usize,
+    /// Numbers in one observation and in one action, kept because a space computes them.
+    observation_len: usize,
+    action_len: usize,
+    /// Whether episodes have been started, without which there is no state to step.
+    started: bool,
+}
+
+impl Frame {
+    pub(super) fn new(spec: EnvironmentSpec, copies: usize) -> Self {
+        let (observation_len, action_len) = (spec.observation.len(), spec.action.len());
+        Self { spec, copies, observation_len, action_len, started: false }
+    }
+
+    pub(super) fn spec(&self) -> &EnvironmentSpec {
+        &self.spec
+    }
+
+    pub(super) fn copies(&self) -> usize {
+        self.copies
+    }
+
+    /// Where the observation of a copy stands among those of all.
+    #[inline]
+    pub(super) fn observation(&self, copy: usize) -> Range<usize> {
+        copy * self.observation_len..(copy + 1) * self.observation_len
+    }
+
+    /// Where the action of a copy stands among those of all.
+    #[inline]
+    fn action(&self, copy: usize) -> Range<usize> {
+        copy * self.action_len..(copy + 1) * self.action_len
+    }
+
+    /// Checks the room of a reset, after which the vector may be stepped.
+    pub(super) fn check_reset(&mut self, observations: &ObservationMut<'_>) -> Result<(), EnvironmentError> {
+        self.check_observations(observations)?;
+        self.started = true;
+        Ok(())
+    }
+
+    /// Checks the actions and the room of a step.
+    pub(super) fn check_step(
+        &self,
+        actions: Action<'_>,
+        out: &VectorStep<'_>,
+    ) -> Result<(), EnvironmentError> {
+        if !self.started {
+            return Err(self.error("stepped before its first reset; reset it first".into()));
+        }
+        self.check_actions(actions)?;
+        self.check_observations(&out.observations)?;
+        self.check_flags(out)
+    }
+
+    /// Checks the room for masks; M, the length of one, if it is right.
+    fn check_masks(&self, masks: &[u8]) -> Result<usize, EnvironmentError> {
+        if !self.started {
+            return Err(self.error("asked for legal actions before its first reset; reset it first".into()));
+        }
+        let (copies, len) = (self.copies, self.spec.action.alternatives());
+        if len == 0 || masks.len() != copies * len {
+            return Err(self.error(format!(
+                "room for masks is {}; {copies} copies of {} need {len} each",
+                masks.len(),
+                self.spec.action,
+            )));
+        }
+        Ok(len)
     }
 
     fn error(&self, message: String) -> EnvironmentError {
@@ -56,7 +178,7 @@ impl<E: Environment> NativeVector<E> {
     }
 
     fn check_observations(&self, room: &ObservationMut<'_>) -> Result<(), EnvironmentError> {
-        let (dtype, len) = (self.spec.observation.dtype(), self.copies.len() * self.observation_len);
+        let (dtype, len) = (self.spec.observation.dtype(), self.copies * self.observation_len);
         if room.dtype() == dtype && room.len() == len {
             return Ok(());
         }
@@ -64,17 +186,17 @@ impl<E: Environment> NativeVector<E> {
             "room for observations is {} x {}; {} copies of {} need {len} x {dtype}",
             room.len(),
             room.dtype(),
-            self.copies.len(),
+            self.copies,
             self.spec.observation,
         )))
     }
 
     fn check_flags(&self, out: &VectorStep<'_>) -> Result<(), EnvironmentError> {
         let lens = [out.rewards.len(), out.terminated.len(), out.truncated.len()];
-        if lens == [self.copies.len(); 3] {
+        if lens == [self.copies; 3] {
             return Ok(());
         }
-        let copies = self.copies.len();
+        let copies = self.copies;
         Err(self.error(format!(
             "room for rewards, terminated and truncated is {lens:?}; {copies} copies need {copies} of each"
         )))
@@ -85,12 +207,12 @@ impl<E: Environment> NativeVector<E> {
             Action::Discrete(_) => ElementType::I32,
             Action::Continuous(_) => ElementType::F32,
         };
-        let (dtype, len) = (self.spec.action.dtype(), self.copies.len() * self.action_len);
+        let (dtype, len) = (self.spec.action.dtype(), self.copies * self.action_len);
         if given != dtype || actions.len() != len {
             return Err(self.error(format!(
                 "actions are {} x {given}; {} copies of {} need {len} x {dtype}",
                 actions.len(),
-                self.copies.len(),
+                self.copies,
                 self.spec.action,
             )));
         }
@@ -111,82 +233,31 @@ impl<E: Environment> NativeVector<E> {
         let action = actions.part(copy * self.action_len..(copy + 1) * self.action_len);
         Err(self.error(format!("{action:?} of copy {copy} is no action of {}", self.spec.action)))
     }
-}
 
-/// Hands the last observation of an episode over, before the next episode takes its place.
-fn hand_over(
-    last: ObservationMut<'_>,
-    copy: usize,
-    receiver: &mut dyn FinalObservations,
-) -> Result<(), String> {
-    match (last, receiver.slot(copy)) {
-        (ObservationMut::F32(last), ObservationMut::F32(slot)) if last.len() == slot.len() => {
-            slot.copy_from_slice(last);
-        }
-        (ObservationMut::U8(last), ObservationMut::U8(slot)) if last.len() == slot.len() => {
-            slot.copy_from_slice(last);
-        }
-        (last, slot) => {
-            let (need, given) = ((last.len(), last.dtype()), (slot.len(), slot.dtype()));
-            return Err(format!(
-                "room for a final observation is {} x {}; it needs {} x {}",
-                given.0, given.1, need.0, need.1
-            ));
-        }
-    }
-    Ok(())
-}
-
-impl<E: Environment> VectorEnvironment for NativeVector<E> {
-    fn spec(&self) -> &EnvironmentSpec {
-        &self.spec
-    }
-
-    fn copies(&self) -> usize {
-        self.copies.len()
-    }
-
-    fn reset(&mut self, mut observations: ObservationMut<'_>) -> Result<(), EnvironmentError> {
-        self.check_observations(&observations)?;
-        for (i, copy) in self.copies.iter_mut().enumerate() {
-            let own = i * self.observation_len..(i + 1) * self.observation_len;
-            copy.elapsed = 0;
-            copy.environment.reset(&mut copy.random, observations.part(own));
-        }
-        self.started = true;
-        Ok(())
-    }
-
-    fn step(&mut self, actions: Action<'_>, mut out: VectorStep<'_>) -> Result<(), EnvironmentError> {
-        if !self.started {
-            return Err(self.error("stepped before its first reset; reset it first".into()));
-        }
-        self.check_actions(actions)?;
-        self.check_observations(&out.observations)?;
-        self.check_flags(&out)?;
-        for (i, copy) in self.copies.iter_mut().enumerate() {
-            let own = i * self.observation_len..(i + 1) * self.observation_len;
-            let action = actions.part(i * self.action_len..(i + 1) * self.action_len);
-            let mut observation = out.observations.part(own);
-            let room = observation.part(0..self.observation_len);
-            let transition = copy.environment.step(action, &mut copy.random, room);
-            copy.elapsed += 1;
-
-            let terminated = transition.terminated;
-            let truncated = transition.truncated || copy.elapsed >= self.limit;
-            out.rewards[i] = transition.reward as f32;
-            out.terminated[i] = u8::from(terminated);
-            out.truncated[i] = u8::from(truncated);
-            if !terminated && !truncated {
-                continue;
+    /// Hands the last observation of an episode over, before the next episode takes its place.
+    pub(super) fn hand_over(
+        &self,
+        last: ObservationMut<'_>,
+        copy: usize,
+        receiver: &mut dyn FinalObservations,
+    ) -> Result<(), EnvironmentError> {
+        match (last, receiver.slot(copy)) {
+            (ObservationMut::F32(last), ObservationMut::F32(slot)) if last.len() == slot.len() => {
+                slot.copy_from_slice(last);
             }
-            if !terminated {
-                let last = observation.part(0..self.observation_len);
-                hand_over(last, i, &mut *out.final_observations)
-                    .map_err(|message| EnvironmentError { id: self.spec.id.clone(), message })?;
+            (ObservationMut::U8(last), ObservationMut::U8(slot)) if last.len() == slot.len() => {
+                slot.copy_from_slice(last);
             }
-            copy.elapsed = 0;
-            copy.environment.reset(&mut copy.random, observation);
+            (ObservationMut::I32(last), ObservationMut::I32(slot)) if last.len() == slot.len() => {
+                slot.copy_from_slice(last);
+            }
+            (last, slot) => {
+                let (need, given) = ((last.len(), last.dtype()), (slot.len(), slot.dtype()));
+                return Err(self.error(format!(
+                    "room for a final observation is {} x {}; it needs {} x {}",
+                    given.0, given.1, need.0, need.1
+                )));
+            }
         }
         Ok(())
     }

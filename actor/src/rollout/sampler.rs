@@ -13,7 +13,6 @@ use impresario_common::kernels::{all_finite, with_slice};
 use impresario_common::policy::distribution::{ActionDistribution, ActionMut};
 use impresario_common::policy::{Policy, PolicyError};
 use impresario_common::random::Stream;
-use impresario_common::space::ElementType;
 use impresario_common::unroll::{Array, Unroll, UnrollLayout};
 
 use crate::counters::Counters;
@@ -71,6 +70,8 @@ pub struct Sampler {
     observation_len: usize,
     /// Copies whose final observation was taken in the present step.
     cut_copies: Vec<usize>,
+    /// Distribution parameters that the present unroll was acted with, if someone wants to know them.
+    parameters: Option<Vec<f32>>,
     /// Rows of steps taken in the present unroll.
     rows: usize,
     /// Whether episodes have been started.
@@ -96,8 +97,7 @@ impl Sampler {
     /// A sampler over the copies of `vector`, with one stream for the actions of each.
     ///
     /// # Errors
-    /// If the environment's observations are neither real numbers nor bytes, or there is another number of
-    /// streams than of copies.
+    /// If there is another number of streams than of copies.
     pub fn new(
         vector: Box<dyn VectorEnvironment>,
         distribution: ActionDistribution,
@@ -110,10 +110,6 @@ impl Sampler {
         if action_streams.len() != copies {
             return refuse(format!("{} streams for {copies} copies", action_streams.len()));
         }
-        if layout.observation.dtype() == ElementType::I32 {
-            let space = &layout.observation;
-            return refuse(format!("observations of {space} are not supported; encode them as a box"));
-        }
         let mut row_shape = vec![copies];
         row_shape.extend(layout.observation.shape());
         Ok(Self {
@@ -121,6 +117,7 @@ impl Sampler {
             cut_copies: Vec::with_capacity(copies),
             observation_len: layout.observation.len(),
             row_shape,
+            parameters: None,
             rows: 0,
             started: false,
             vector,
@@ -138,6 +135,16 @@ impl Sampler {
     /// Environment steps taken in the unroll that [`fill`](Self::fill) worked on last.
     pub fn steps_into_unroll(&self) -> u64 {
         (self.rows * self.copies()) as u64
+    }
+
+    /// From now on, keeps the parameters of the distributions that actions are chosen by.
+    pub fn keep_parameters(&mut self) {
+        self.parameters = Some(vec![]);
+    }
+
+    /// `[T, E, P]`: the parameters that the last unroll was acted with, if they are kept; otherwise empty.
+    pub fn parameters(&self) -> &[f32] {
+        self.parameters.as_deref().unwrap_or_default()
     }
 
     /// Takes `unroll.length` steps in each copy with `policy`, going on where the unroll before ended.
@@ -181,11 +188,14 @@ impl Sampler {
             match &mut unroll.observations {
                 Array::F32(values) => values.copy_within(last..last + row, 0),
                 Array::U8(values) => values.copy_within(last..last + row, 0),
-                Array::I32(_) => unreachable_observations(),
+                Array::I32(values) => values.copy_within(last..last + row, 0),
             }
         } else {
             self.vector.reset(part_mut(&mut unroll.observations, 0..row))?;
             self.started = true;
+        }
+        if let Some(kept) = &mut self.parameters {
+            kept.clear();
         }
         unroll.final_observations.resize(0);
         unroll.episode_returns.clear();
@@ -201,7 +211,7 @@ impl Sampler {
         let observations = match &unroll.observations {
             Array::F32(values) => Tensor::from_slice(&values[observed], shape, &Device::Cpu)?,
             Array::U8(values) => Tensor::from_slice(&values[observed], shape, &Device::Cpu)?,
-            Array::I32(_) => unreachable_observations(),
+            Array::I32(values) => Tensor::from_slice(&values[observed], shape, &Device::Cpu)?,
         };
         let parameters = policy.distribution(&observations)?;
         let chosen = span(row, copies * self.distribution.action_len());
@@ -211,11 +221,16 @@ impl Sampler {
             Array::U8(_) => unreachable_actions(),
         };
         let log_probs = &mut unroll.behaviour_log_probs[span(row, copies)];
-        with_slice(&parameters, |parameters: &[f32]| match self.choice {
-            ActionChoice::Sampled => {
-                self.distribution.sample_batch(parameters, &mut self.action_streams, actions, log_probs);
+        with_slice(&parameters, |parameters: &[f32]| {
+            if let Some(kept) = &mut self.parameters {
+                kept.extend_from_slice(parameters);
             }
-            ActionChoice::Greedy => self.distribution.mode_batch(parameters, actions),
+            match self.choice {
+                ActionChoice::Sampled => {
+                    self.distribution.sample_batch(parameters, &mut self.action_streams, actions, log_probs);
+                }
+                ActionChoice::Greedy => self.distribution.mode_batch(parameters, actions),
+            }
         })?;
         Ok(())
     }
@@ -333,16 +348,12 @@ fn part_mut(array: &mut Array, range: Range<usize>) -> ObservationMut<'_> {
     match array {
         Array::F32(values) => ObservationMut::F32(&mut values[range]),
         Array::U8(values) => ObservationMut::U8(&mut values[range]),
-        Array::I32(_) => unreachable_observations(),
+        Array::I32(values) => ObservationMut::I32(&mut values[range]),
     }
 }
 
 fn first_not_finite(values: &[f32]) -> Option<usize> {
     if all_finite(values) { None } else { values.iter().position(|value| !value.is_finite()) }
-}
-
-fn unreachable_observations() -> ! {
-    unreachable!("a sampler is not made for observations of integers")
 }
 
 fn unreachable_actions() -> ! {

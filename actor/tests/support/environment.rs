@@ -58,6 +58,7 @@ impl Environment for Script {
             action: Space::Discrete { n: 2 },
             max_episode_steps: Some(LIMIT),
             solved_return: None,
+            masks_actions: false,
         }
     }
 

@@ -159,13 +159,12 @@ fn matmul_body<S: Simd>(
                     Init::Accumulate => Start::Accumulate,
                 },
             };
-            match right {
-                // SAFETY: the assertions above cover every index a panel reaches: rows of `left` below `m`,
-                // depths below `k`, columns below `n`, and a packed panel's whole vectors.
-                Right::Packed(data) => unsafe {
+            // Where the panel's rows of `B` are, how far apart, and how many numbers of each may be read.
+            let (right, right_row, readable) = match right {
+                Right::Packed(data) => {
                     let width = width.next_multiple_of(S::LANES);
-                    columns.product::<S>(data.as_ptr().add(column * k + depth * width), width, width);
-                },
+                    (data.as_ptr().wrapping_add(column * k + depth * width), width, width)
+                }
                 Right::Rows(data) if pack => {
                     let whole = width.next_multiple_of(S::LANES);
                     packed.resize(block * whole, 0.0);
@@ -173,14 +172,14 @@ fn matmul_body<S: Simd>(
                         to[..width].copy_from_slice(&from[column..column + width]);
                         to[width..].fill(0.0);
                     }
-                    // SAFETY: as above; the copy has `block` rows of `whole` numbers.
-                    unsafe { columns.product::<S>(packed.as_ptr(), whole, whole) }
+                    (packed.as_ptr(), whole, whole)
                 }
-                // SAFETY: as above; rows are `n` apart and `width` of their numbers are read.
-                Right::Rows(data) => unsafe {
-                    columns.product::<S>(data.as_ptr().add(depth * n + column), n, width);
-                },
-            }
+                Right::Rows(data) => (data.as_ptr().wrapping_add(depth * n + column), n, width),
+            };
+            // The only call, for it is inlined with all its tiles, which take long to compile.
+            // SAFETY: the assertions above cover every index a panel reaches: rows of `left` below `m`, depths below
+            // `k`, columns below `n`, and a packed panel's whole vectors.
+            unsafe { columns.product::<S>(right, right_row, readable) }
         }
         depth += block;
         if depth >= k {

@@ -64,9 +64,6 @@ impl PolicySpec {
     pub fn new(environment: &EnvironmentSpec, section: &PolicySection) -> Result<Self, PolicyError> {
         let distribution = ActionDistribution::new(&environment.action)
             .map_err(|e| PolicyError::Space(format!("action space {}: {e}", environment.action)))?;
-        if let observation @ Space::MultiDiscrete { .. } = &environment.observation {
-            return Err(PolicyError::Space(format!("observation space {observation}")));
-        }
         let spec =
             Self { observation: environment.observation.clone(), distribution, section: section.clone() };
         let weights = spec.weight_count();
@@ -96,8 +93,8 @@ impl PolicySpec {
     /// I: numbers that the encoder sees of one observation.
     pub fn input_len(&self) -> usize {
         match &self.observation {
-            Space::Discrete { n } => *n as usize,
-            space => space.len(),
+            Space::Box { .. } => self.observation.len(),
+            choices => choices.alternatives(),
         }
     }
 
@@ -306,8 +303,9 @@ impl Policy {
     /// If the observations do not fit the space.
     pub fn input(&self, observations: &Tensor) -> Result<Tensor, PolicyError> {
         match &self.observation {
-            Space::Discrete { n } => one_hot(observations, *n),
-            _ => match observations.dtype() {
+            Space::Discrete { n } => one_hot(observations, std::slice::from_ref(n)),
+            Space::MultiDiscrete { nvec } => one_hot(observations, nvec),
+            Space::Box { .. } => match observations.dtype() {
                 DType::U8 => Ok((observations.flatten_from(1)?.to_dtype(DType::F32)? / 255.0)?),
                 _ => Ok(observations.flatten_from(1)?),
             },
@@ -320,15 +318,23 @@ fn encode(layers: &[Linear], input: &Tensor) -> Result<Tensor, PolicyError> {
     layers.iter().try_fold(input.clone(), |x, layer| layer.forward(&x))
 }
 
-/// `[N]` choices as `[N, n]` rows with a single 1.
-fn one_hot(choices: &Tensor, n: u32) -> Result<Tensor, PolicyError> {
+/// Observations of choices, `[N]` or `[N, k]`, as rows of one-hot codes: choice `i` of an observation is a single 1 among
+/// `nvec[i]` numbers, and the codes of its `k` choices stand one after another.
+fn one_hot(choices: &Tensor, nvec: &[u32]) -> Result<Tensor, PolicyError> {
     let choices = choices.flatten_all()?.to_dtype(DType::I64)?.to_vec1::<i64>()?;
-    let mut rows = vec![0f32; choices.len() * n as usize];
-    for (row, choice) in rows.chunks_exact_mut(n as usize).zip(&choices) {
-        let cell = usize::try_from(*choice).ok().and_then(|c| row.get_mut(c));
-        *cell.ok_or_else(|| PolicyError::Space(format!("observation {choice} of Discrete({n})")))? = 1.0;
+    let width: usize = nvec.iter().map(|&n| n as usize).sum();
+    let rows = choices.len() / nvec.len().max(1);
+    let mut codes = vec![0f32; rows * width];
+    let mut rest = codes.as_mut_slice();
+    for (choice, &n) in choices.iter().zip(nvec.iter().cycle()) {
+        let (code, after) = rest.split_at_mut(n as usize);
+        let cell = usize::try_from(*choice).ok().and_then(|choice| code.get_mut(choice));
+        *cell
+            .ok_or_else(|| PolicyError::Space(format!("observation {choice}, one of {n} alternatives")))? =
+            1.0;
+        rest = after;
     }
-    Ok(Tensor::from_vec(rows, (choices.len(), n as usize), &Device::Cpu)?)
+    Ok(Tensor::from_vec(codes, (rows, width), &Device::Cpu)?)
 }
 
 #[cfg(test)]
@@ -343,6 +349,7 @@ mod tests {
             action,
             max_episode_steps: None,
             solved_return: None,
+            masks_actions: false,
         };
         let section = PolicySection { hidden: vec![8, 6], ..PolicySection::default() };
         PolicySpec::new(&environment, &section).unwrap()
@@ -403,9 +410,27 @@ mod tests {
                 action,
                 max_episode_steps: None,
                 solved_return: None,
+                masks_actions: false,
             };
             let error = PolicySpec::new(&environment, &PolicySection::default()).unwrap_err().to_string();
             assert!(error.contains("weights, at most 67108864"), "{error}");
+        }
+    }
+
+    #[test]
+    fn observations_of_choices_enter_as_one_hot_codes_side_by_side() {
+        let choices = Tensor::from_vec(vec![1i32, 2, 0, 0], (2, 2), &Device::Cpu).unwrap();
+        let codes = one_hot(&choices, &[2, 3]).unwrap().to_vec2::<f32>().unwrap();
+        assert_eq!(codes, [[0.0, 1.0, 0.0, 0.0, 1.0], [1.0, 0.0, 1.0, 0.0, 0.0]]);
+        let single = Tensor::from_vec(vec![2i32, 0], 2, &Device::Cpu).unwrap();
+        assert_eq!(
+            one_hot(&single, &[3]).unwrap().to_vec2::<f32>().unwrap(),
+            [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]
+        );
+        for outside in [3i32, -1] {
+            let choices = Tensor::from_vec(vec![1, outside], (1, 2), &Device::Cpu).unwrap();
+            let error = one_hot(&choices, &[2, 3]).unwrap_err().to_string();
+            assert!(error.contains(&format!("observation {outside}, one of 3 alternatives")), "{error}");
         }
     }
 

@@ -1,0 +1,75 @@
+//! The native environments beyond classic control, through the whole system: what is special about each reaches training and
+//! `eval`.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use support::{assert_balanced, run, summary};
+
+/// Trains for a number of steps; what `eval` prints, and the mean return at the end.
+fn train_and_eval(env: &str, steps: &str, more: &[&str]) -> (String, f64) {
+    let folder = tempfile::tempdir().unwrap();
+    let run_dir = folder.path().join("run");
+    let path = run_dir.to_str().unwrap();
+    let task = ["train", "--env", env, "--steps", steps, "--until-return", "never", "--seed", "1"];
+    let ended = run(&[&task, &["--run-dir", path][..], more].concat());
+    assert_eq!(ended.code(), 0, "{}\n{}", ended.stdout, ended.stderr);
+    let outcome = summary(&run_dir);
+    assert_balanced(&outcome);
+    let ended = run(&["eval", path, "--episodes", "20"]);
+    assert_eq!(ended.code(), 0, "{}", ended.stderr);
+    (ended.stdout, outcome["mean_return_100"].as_f64().unwrap())
+}
+
+/// The exploitability that `eval` printed.
+fn exploitability(printed: &str) -> f64 {
+    let after = printed.rsplit_once("exploitability: ").expect("eval prints it").1;
+    after.split_once(' ').unwrap().0.parse().unwrap()
+}
+
+#[test]
+fn eval_tells_how_exploitable_a_policy_of_a_matrix_game_is() {
+    let (printed, _) = train_and_eval("RockPaperScissors-v0", "20000", &["--actors", "1"]);
+    let value = exploitability(&printed);
+    assert!((0.0..=1.0).contains(&value), "{printed}");
+    assert!(printed.contains("2000 observations"), "{printed}");
+}
+
+#[test]
+fn one_policy_plays_both_sides_of_a_game() {
+    let (printed, mean_return) =
+        train_and_eval("RockPaperScissorsSelfPlay-v0", "20000", &["--actors", "1", "--envs-per-actor", "8"]);
+    // Of both players' observations; what one wins the other loses.
+    assert!(printed.contains("4000 observations"), "{printed}");
+    assert!((0.0..=1.0).contains(&exploitability(&printed)));
+    assert_eq!(mean_return, 0.0);
+}
+
+#[test]
+fn a_player_without_a_partner_is_refused_with_what_to_change() {
+    let folder = tempfile::tempdir().unwrap();
+    let run_dir = folder.path().join("run");
+    let task = ["train", "--env", "RockPaperScissorsSelfPlay-v0", "--actors", "1", "--envs-per-actor", "3"];
+    let ended = run(&[&task[..], &["--run-dir", run_dir.to_str().unwrap()]].concat());
+    assert_ne!(ended.code(), 0);
+    let said = format!("{}{}", ended.stdout, ended.stderr);
+    assert!(
+        said.contains("played by 2 copies together") && said.contains("rollout.envs_per_actor"),
+        "{said}"
+    );
+}
+
+#[test]
+fn eval_tells_the_share_of_targets_reached() {
+    let (printed, _) = train_and_eval("TwoJointArm-v0", "5000", &["--actors", "1"]);
+    let reached = printed.rsplit_once("targets reached: ").expect("eval prints it").1;
+    assert!(reached.contains(" % (") && reached.contains(" of 20)"), "{printed}");
+}
+
+#[test]
+fn observations_of_several_choices_are_learnt_from() {
+    let scale = ["--set", "algorithm.reward_scale=1"];
+    let (_, mean_return) = train_and_eval("TicTacToe-v0", "300000", &scale);
+    // Policies that have learnt nothing lose most games by a mark in a taken cell: -0.9.
+    assert!(mean_return > 0.2, "the mean return is {mean_return}");
+}

@@ -8,7 +8,7 @@ use bytes::Bytes;
 #[cfg(target_endian = "big")]
 compile_error!("arrays travel as the little-endian bytes that they are in memory");
 
-use crate::kernels::all_finite;
+use crate::kernels::{all_below, all_finite, count_cut, elements};
 use crate::space::{ElementType, EnvironmentSpec, Space};
 use crate::wire::{WireError, v1};
 
@@ -231,7 +231,7 @@ impl Unroll {
         let behaviour_log_probs = decode_f32("behaviour_log_probs", message.behaviour_log_probs, &[t, e])?;
         let terminated = decode_flags("terminated", message.terminated, &[t, e])?;
         let truncated = decode_flags("truncated", message.truncated, &[t, e])?;
-        let cut = terminated.iter().zip(&truncated).filter(|&(&end, &cut)| cut == 1 && end == 0).count();
+        let cut = count_cut(&terminated, &truncated);
         let mut final_shape = vec![cut];
         final_shape.extend(observation.shape());
         let final_observations =
@@ -255,7 +255,7 @@ impl Unroll {
                 ),
             ));
         }
-        let ends = terminated.iter().zip(&truncated).filter(|&(&end, &cut)| end | cut == 1).count();
+        let ends = cut + terminated.iter().map(|&end| usize::from(end)).sum::<usize>();
         if message.episode_returns.len() > ends {
             let problem = format!("{} episodes, but {ends} ended", message.episode_returns.len());
             return Err(WireError::field("episode_returns", problem));
@@ -357,20 +357,21 @@ fn decode(
         return Err(WireError::field(field, format!("{} bytes, expected {expected}", tensor.data.len())));
     }
     Ok(match dtype {
-        ElementType::U8 => Array::U8(tensor.data.to_vec()),
-        ElementType::I32 => Array::I32(words(&tensor.data).map(i32::from_le_bytes).collect()),
+        ElementType::U8 => Array::U8(owned(tensor.data)),
+        ElementType::I32 => Array::I32(elements(&tensor.data)),
         ElementType::F32 => {
-            let values: Vec<f32> = words(&tensor.data).map(f32::from_le_bytes).collect();
+            let values: Vec<f32> = elements(&tensor.data);
             finite(field, &values)?;
             Array::F32(values)
         }
     })
 }
 
-/// The numbers in `data`, which need not be aligned.
-fn words(data: &[u8]) -> impl ExactSizeIterator<Item = [u8; 4]> {
-    let (words, _) = data.as_chunks::<4>();
-    words.iter().copied()
+/// Bytes taken over where nobody shares their memory, and copied where somebody does.
+fn owned(data: Bytes) -> Vec<u8> {
+    let owned = Vec::from(data);
+    // The last to go of a frame that held much else must not keep all of it.
+    if owned.capacity() / 2 > owned.len() { owned.as_slice().to_vec() } else { owned }
 }
 
 fn decode_f32(field: &str, tensor: Option<v1::Tensor>, shape: &[usize]) -> Result<Vec<f32>, WireError> {
@@ -402,8 +403,7 @@ fn check_choices(field: &str, choices: &Array, space: &Space) -> Result<(), Wire
     };
     match (choices, space) {
         (Array::I32(values), Space::Discrete { n }) => {
-            // Without an early exit the first pass vectorises; a negative number becomes a large one.
-            if values.iter().fold(0, |most, &a| most.max(a as u32)) < *n {
+            if all_below(values, *n) {
                 return Ok(());
             }
             match values.iter().position(|&a| a as u32 >= *n) {
@@ -515,6 +515,19 @@ mod tests {
         unroll.observations = Array::I32(vec![2, 2, 2, 3, 2, 2, 2, 2]);
         let error = Unroll::from_wire(unroll.to_wire(&layout), &layout, 2).unwrap_err().to_string();
         assert!(error.contains("observations: element 3 is 3, out of range 0..3"), "{error}");
+    }
+
+    #[test]
+    fn bytes_are_taken_over_whole_and_copied_out_of_a_larger_frame() {
+        let whole = vec![7; 1 << 20];
+        let at = whole.as_ptr();
+        let taken = owned(whole.into());
+        assert_eq!((taken.as_ptr(), taken.len()), (at, 1 << 20));
+        let mut frame = Bytes::from(vec![7; 1 << 20]);
+        let flags = frame.split_off((1 << 20) - 640);
+        drop(frame);
+        let flags = owned(flags);
+        assert!(flags == [7; 640] && flags.capacity() < 2000, "{} bytes kept for 640", flags.capacity());
     }
 
     #[test]

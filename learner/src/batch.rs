@@ -133,9 +133,15 @@ impl Batch {
 }
 
 /// The steps that have final observations: truncated, not terminated.
-fn cut_steps(terminated: &[u8], truncated: &[u8]) -> impl Iterator<Item = usize> {
-    let cut = terminated.iter().zip(truncated).enumerate();
-    cut.filter_map(|(step, (&end, &cut))| (cut == 1 && end == 0).then_some(step))
+fn cut_steps<'a>(terminated: &'a [u8], truncated: &'a [u8]) -> impl Iterator<Item = usize> + 'a {
+    // Most stretches have none, which one vectorised pass over each shows.
+    const STRETCH: usize = 512;
+    let stretches = truncated.chunks(STRETCH).enumerate();
+    let some = stretches.filter(|(_, stretch)| stretch.iter().fold(0, |any, &cut| any | cut) != 0);
+    some.flat_map(move |(k, stretch)| {
+        let steps = k * STRETCH..k * STRETCH + stretch.len();
+        steps.filter(move |&step| truncated[step] == 1 && terminated[step] == 0)
+    })
 }
 
 #[cfg(test)]

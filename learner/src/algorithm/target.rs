@@ -96,11 +96,11 @@ impl TargetPolicy {
     }
 
     /// Applies the network to all `N` observations of `batch`, recording a graph: `(T + 1) * B + K`, or the `T * B`
-    /// of a selection.
+    /// of a selection. The distribution's parameters are those of the legal actions, where the batch has masks.
     ///
     /// # Errors
-    /// If the observations do not fit the space.
-    pub fn forward(&self, batch: &Batch) -> Result<PolicyOutput, PolicyError> {
+    /// If the observations do not fit the space, or the masks the actions.
+    pub fn forward(&self, batch: &Batch) -> Result<PolicyOutput, TrainError> {
         let rows = self.rows(batch);
         let mut shape = vec![rows];
         shape.extend(self.observation.shape());
@@ -109,7 +109,19 @@ impl TargetPolicy {
             Array::U8(values) => Tensor::from_slice(values, shape, &Device::Cpu)?,
             Array::I32(values) => Tensor::from_slice(values, shape, &Device::Cpu)?,
         };
-        self.policy.forward(&observations)
+        let mut output = self.policy.forward(&observations)?;
+        if !batch.action_masks.is_empty() {
+            output.distribution = self.masked(&output.distribution, batch)?;
+        }
+        Ok(output)
+    }
+
+    /// Distribution parameters `[N, P]` in which illegal actions are impossible. Where no action was taken everything
+    /// is legal.
+    fn masked(&self, distribution: &Tensor, batch: &Batch) -> Result<Tensor, TrainError> {
+        let mut masks = batch.action_masks.clone();
+        masks.resize(distribution.elem_count(), 1);
+        Ok(self.distribution.masked(distribution, &masks)?)
     }
 
     /// `[N, 2]`: log-probability of the action taken and entropy of each row of [`Self::forward`].

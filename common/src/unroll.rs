@@ -110,7 +110,7 @@ pub struct Unroll {
     pub copies: usize,
     /// `[T + 1, E, ...]`: what the policy saw; the last row is what it would see next.
     pub observations: Array,
-    /// `[T, E]` for a discrete action space, `[T, E, n]` otherwise.
+    /// `[T, E]` for a discrete action space, `[T, E, n]` otherwise; before a squashed policy squashes them.
     pub actions: Array,
     /// `[T, E]`: as the environment gave them.
     pub rewards: Vec<f32>,
@@ -212,7 +212,8 @@ impl Unroll {
     ///
     /// # Errors
     /// If an array is missing or has another shape or element type, if a number is not finite, an action is
-    /// out of range, a flag is neither 0 nor 1, or the count of final observations is off.
+    /// out of range or illegal by its own mask, a mask leaves no alternative, a flag is neither 0 nor 1, or the count
+    /// of final observations is off.
     pub fn from_wire(message: v1::Unroll, layout: &UnrollLayout, copies: usize) -> Result<Self, WireError> {
         let (t, e) = (layout.length, copies);
         let per_step = |inner: &Space, rows: usize| {
@@ -241,6 +242,7 @@ impl Unroll {
             0 => vec![],
             len => decode_flags("action_masks", message.action_masks, &[t, e, len])?,
         };
+        check_masks(&action_masks, &actions, &layout.action)?;
         let core_states = match layout.core_state_len {
             0 => vec![],
             len => decode_f32("core_states", message.core_states, &[e, len])?,
@@ -422,6 +424,28 @@ fn check_choices(field: &str, choices: &Array, space: &Space) -> Result<(), Wire
     }
 }
 
+/// Refuses masks that leave a choice no legal alternative, and actions that their own masks call illegal.
+fn check_masks(masks: &[u8], actions: &Array, space: &Space) -> Result<(), WireError> {
+    let Array::I32(actions) = actions else { return Ok(()) };
+    let mut rest = masks;
+    // Without masks there is nothing to look at; with them, there are as many as actions.
+    for (at, (&action, &alternatives)) in actions.iter().zip(space.choices().iter().cycle()).enumerate() {
+        if rest.is_empty() {
+            break;
+        }
+        let (flags, after) = rest.split_at(alternatives as usize);
+        if flags[action as usize] == 0 {
+            let problem = match flags.contains(&1) {
+                true => format!("action {action}, element {at} of the actions, is illegal by its own mask"),
+                false => format!("no alternative is legal for element {at} of the actions"),
+            };
+            return Err(WireError::field("action_masks", problem));
+        }
+        rest = after;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -444,7 +468,7 @@ mod tests {
         unroll.truncated[4] = 1;
         unroll.behaviour_log_probs = vec![-0.5; 6];
         unroll.final_observations = Array::F32(vec![0.25, -0.25]);
-        unroll.action_masks = vec![1, 1, 1, 0, 0, 1, 1, 1, 1, 1, 0, 1];
+        unroll.action_masks = vec![1, 1, 0, 1, 0, 1, 1, 1, 1, 1, 0, 1];
         unroll.core_states = vec![0.5, -1.0, 2.0, 0.25, 1.0, -0.5];
         unroll.episode_returns = vec![3.0, 9.0];
         unroll.episode_lengths = vec![2, 4];
@@ -494,6 +518,17 @@ mod tests {
             "final_observations: shape",
         );
         refused(&|m| m.core_states = None, "core_states: missing");
+        let masks = |m: &mut v1::Unroll, flags: &'static [u8]| {
+            m.action_masks.as_mut().unwrap().data = Bytes::from_static(flags);
+        };
+        refused(
+            &|m| masks(m, &[1, 1, 0, 1, 0, 1, 1, 1, 1, 1, 1, 0]),
+            "action_masks: action 1, element 5 of the actions, is illegal by its own mask",
+        );
+        refused(
+            &|m| masks(m, &[1, 1, 0, 0, 0, 1, 1, 1, 1, 1, 0, 1]),
+            "action_masks: no alternative is legal for element 1 of the actions",
+        );
         refused(
             &|m| m.action_masks.as_mut().unwrap().shape[2] = 1,
             "action_masks: shape is [3, 2, 1], expected [3, 2, 2]",

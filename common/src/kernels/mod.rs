@@ -36,7 +36,7 @@ pub use linear::{Activation, PackedLinear, linear, linear_backward, linear_into}
 pub use optimizer::{Adam, EpsilonPlacement, RmsProp, adam_step, rmsprop_step};
 pub use storage::{update_in_place, with_slice};
 
-pub(crate) use elementwise::{exp_of, ln_of};
+pub(crate) use elementwise::{exp_of, ln_of, tanh_of};
 pub(crate) use simd::{Isa, dispatch};
 
 static THREADS: AtomicUsize = AtomicUsize::new(1);

@@ -7,7 +7,11 @@
 //!
 //! * [`impala`]: importance-weighted actor-learner with V-trace.
 //! * [`actor_critic`]: advantage actor-critic, in lockstep (A2C) and asynchronous (A3C).
+//! * [`ppo`]: proximal policy optimisation, in lockstep; [`appo`]: its asynchronous sister.
+//! * [`reinforce`]: Monte Carlo policy gradient on complete episodes.
 //! * [`target`]: the policy being learned, with its parameters and optimiser; forward pass and step.
+//! * [`advantages`]: advantages and value targets from a batch and its values.
+//! * [`surrogate`]: PPO's clipped objective, over passes of [`minibatches`].
 //! * [`objective`]: losses whose gradients with respect to the policy's outputs are known in closed form.
 //! * [`rewards`]: rewards and discounts as the returns want them: scaled, clipped, cut at the ends of episodes.
 //! * [`diagnostics`]: what importance weights say about the distance of two policies.
@@ -27,14 +31,23 @@
 //! | `mean_rho` | mean importance weight, near 1 on-policy |
 //! | `clipped_fraction` | share of importance weights beyond their bound |
 //! | `approx_kl` | estimate of KL(behaviour, target) in nats |
+//! | `epochs_run` | passes over the batch, of several; not whole where an update ended early |
+//! | `kl_stopped` | 1 where an update ended early because the policy had moved far enough, else 0 |
+//! | `unfinished_fraction` | share of steps left out because their episode goes on beyond the unroll |
 //!
 //! A metric that is undefined for a batch, or not finite, is left out.
 
 pub mod actor_critic;
+pub mod advantages;
+pub mod appo;
 pub mod diagnostics;
 pub mod impala;
+pub mod minibatches;
 pub mod objective;
+pub mod ppo;
+pub mod reinforce;
 pub mod rewards;
+pub mod surrogate;
 pub mod target;
 
 use candle_core::Tensor;
@@ -90,7 +103,7 @@ pub trait Algorithm: Send {
 /// If the method cannot learn in such an environment, or memory runs out.
 pub fn build(
     config: &RunConfig,
-    _environment: &EnvironmentSpec,
+    environment: &EnvironmentSpec,
     _spec: &PolicySpec,
 ) -> Result<Box<dyn Algorithm>, TrainError> {
     let name = config.algorithm.name();
@@ -98,6 +111,12 @@ pub fn build(
         AlgorithmConfig::Impala(knobs) => Box::new(impala::Impala::new(knobs)),
         AlgorithmConfig::A2c(knobs) | AlgorithmConfig::A3c(knobs) => {
             Box::new(actor_critic::ActorCritic::new(name, knobs))
+        }
+        AlgorithmConfig::Ppo(knobs) => Box::new(ppo::Ppo::new(knobs, config)),
+        AlgorithmConfig::Appo(knobs) => Box::new(appo::Appo::new(knobs, config)),
+        AlgorithmConfig::Reinforce(knobs) => {
+            reinforce::Reinforce::warn_of_short_unrolls(config, environment);
+            Box::new(reinforce::Reinforce::new(knobs))
         }
     })
 }

@@ -4,12 +4,18 @@
 //! suit it. A method is added here by its file and a line in [`methods!`].
 
 mod actor_critic;
+mod appo;
 mod impala;
+mod ppo;
+mod reinforce;
 
 use serde::{Deserialize, Serialize};
 
 pub use actor_critic::ActorCriticConfig;
+pub use appo::AppoConfig;
 pub use impala::ImpalaConfig;
+pub use ppo::PpoConfig;
+pub use reinforce::ReinforceConfig;
 
 use super::{ConfigError, RunConfig};
 
@@ -70,6 +76,12 @@ methods! {
     "a2c" => A2c(ActorCriticConfig), actor_critic::lockstep;
     /// Asynchronous advantage actor-critic: an update for each unroll as it comes, without correction.
     "a3c" => A3c(ActorCriticConfig), actor_critic::asynchronous;
+    /// Proximal policy optimisation in lockstep: several epochs on each batch, within a clip.
+    "ppo" => Ppo(PpoConfig), ppo::adapt;
+    /// Asynchronous PPO: the clipped surrogate on V-trace's targets, for experience that lags.
+    "appo" => Appo(AppoConfig), appo::adapt;
+    /// Monte Carlo policy gradient in lockstep, on episodes that are complete.
+    "reinforce" => Reinforce(ReinforceConfig), reinforce::adapt;
 }
 
 impl Default for AlgorithmConfig {

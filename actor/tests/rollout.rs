@@ -10,6 +10,7 @@ use impresario_actor::counters::Counters;
 use impresario_actor::env::registry::Registry;
 use impresario_actor::env::{Action, Environment, ObservationMut, Transition};
 use impresario_actor::rollout::{ActionChoice, Filled, Sampler};
+use impresario_common::config::PolicySection;
 use impresario_common::policy::{Policy, PolicySpec};
 use impresario_common::random::{Purpose, Stream, stream};
 use impresario_common::space::{EnvironmentSpec, Space};
@@ -246,6 +247,63 @@ fn parameters_that_were_acted_with_are_kept_on_request() {
         assert_eq!(sampler.parameters().len(), expected.len());
         for (kept, expected) in sampler.parameters().iter().zip(expected) {
             assert!((kept - expected).abs() < 1e-5);
+        }
+    }
+}
+
+/// Shows the action that it was given last.
+struct Echo;
+
+impl Environment for Echo {
+    fn spec(&self) -> EnvironmentSpec {
+        EnvironmentSpec {
+            id: "Echo-v0".into(),
+            observation: Space::boxed(&[f32::NEG_INFINITY; 2], &[f32::INFINITY; 2]),
+            action: Space::boxed(&[2.0, -1.0], &[6.0, 0.0]),
+            max_episode_steps: None,
+            solved_return: None,
+            masks_actions: false,
+        }
+    }
+
+    fn reset(&mut self, _: &mut Stream, observation: ObservationMut<'_>) {
+        observation.into_f32().fill(0.0);
+    }
+
+    fn step(&mut self, action: Action<'_>, _: &mut Stream, observation: ObservationMut<'_>) -> Transition {
+        observation.into_f32().copy_from_slice(action.continuous());
+        Transition { reward: 0.0, terminated: false, truncated: false }
+    }
+}
+
+#[test]
+fn the_environment_gets_squashed_actions_and_the_unroll_keeps_them_as_they_were_before() {
+    let mut registry = Registry::empty();
+    registry.register(|| Echo);
+    let environment = registry.spec("Echo-v0").unwrap();
+    let layout = UnrollLayout::new(LENGTH, environment);
+    for (squash, choice) in
+        [(true, ActionChoice::Sampled), (true, ActionChoice::Greedy), (false, ActionChoice::Sampled)]
+    {
+        let section = PolicySection { squash, initial_log_std: 1.0, ..PolicySection::default() };
+        let spec = PolicySpec::new(environment, &section).unwrap();
+        let policy = Policy::new(&spec, &spec.initialise(1).unwrap()).unwrap();
+        let vector = registry.make_vector("Echo-v0", streams(Purpose::Environment)).unwrap();
+        let streams = streams(Purpose::Actions);
+        let mut sampler =
+            Sampler::new(vector, spec.distribution().clone(), &layout, streams, choice).unwrap();
+        let mut unroll = Unroll::zeros(&layout, COPIES);
+        sampler.fill(&policy, &mut unroll, &Counters::default(), &AtomicBool::new(false)).unwrap();
+        let (acted, seen) = (floats(&unroll.actions), &floats(&unroll.observations)[2 * COPIES..]);
+        for (at, (acted, seen)) in acted.iter().zip(seen).enumerate() {
+            let (low, high) = [(2.0, 6.0), (-1.0, 0.0)][at % 2];
+            let squashed = low + (acted.tanh() + 1.0) / 2.0 * (high - low);
+            let expected = if squash { squashed } else { *acted };
+            assert!((seen - expected).abs() < 1e-5, "{seen} for {acted}");
+        }
+        if choice == ActionChoice::Greedy {
+            // The policy starts with means near 0: the middle of the box.
+            assert!((seen[0] - 4.0).abs() < 0.2 && (seen[1] + 0.5).abs() < 0.05, "{seen:?}");
         }
     }
 }

@@ -98,14 +98,19 @@ impl Space {
         self.len() == 0
     }
 
+    /// Alternatives of each choice: `[n]` of `Discrete`, `nvec` of `MultiDiscrete`, none of a box.
+    pub fn choices(&self) -> &[u32] {
+        match self {
+            Self::Discrete { n } => std::slice::from_ref(n),
+            Self::MultiDiscrete { nvec } => nvec,
+            Self::Box { .. } => &[],
+        }
+    }
+
     /// Alternatives of all choices together: the length of a one-hot code of an element, and of a mask of legal
     /// actions. 0 for boxes, whose elements are no choices.
     pub fn alternatives(&self) -> usize {
-        match self {
-            Self::Discrete { n } => *n as usize,
-            Self::MultiDiscrete { nvec } => nvec.iter().map(|&n| n as usize).sum(),
-            Self::Box { .. } => 0,
-        }
+        self.choices().iter().map(|&n| n as usize).sum()
     }
 
     /// Element type an element of the space is stored with.

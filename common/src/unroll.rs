@@ -8,7 +8,7 @@ use bytes::Bytes;
 #[cfg(target_endian = "big")]
 compile_error!("arrays travel as the little-endian bytes that they are in memory");
 
-use crate::kernels::all_finite;
+use crate::kernels::{all_below, all_finite, count_cut, elements};
 use crate::space::{ElementType, EnvironmentSpec, Space};
 use crate::wire::{WireError, v1};
 
@@ -110,7 +110,7 @@ pub struct Unroll {
     pub copies: usize,
     /// `[T + 1, E, ...]`: what the policy saw; the last row is what it would see next.
     pub observations: Array,
-    /// `[T, E]` for a discrete action space, `[T, E, n]` otherwise.
+    /// `[T, E]` for a discrete action space, `[T, E, n]` otherwise; before a squashed policy squashes them.
     pub actions: Array,
     /// `[T, E]`: as the environment gave them.
     pub rewards: Vec<f32>,
@@ -212,7 +212,8 @@ impl Unroll {
     ///
     /// # Errors
     /// If an array is missing or has another shape or element type, if a number is not finite, an action is
-    /// out of range, a flag is neither 0 nor 1, or the count of final observations is off.
+    /// out of range or illegal by its own mask, a mask leaves no alternative, a flag is neither 0 nor 1, or the count
+    /// of final observations is off.
     pub fn from_wire(message: v1::Unroll, layout: &UnrollLayout, copies: usize) -> Result<Self, WireError> {
         let (t, e) = (layout.length, copies);
         let per_step = |inner: &Space, rows: usize| {
@@ -231,7 +232,7 @@ impl Unroll {
         let behaviour_log_probs = decode_f32("behaviour_log_probs", message.behaviour_log_probs, &[t, e])?;
         let terminated = decode_flags("terminated", message.terminated, &[t, e])?;
         let truncated = decode_flags("truncated", message.truncated, &[t, e])?;
-        let cut = terminated.iter().zip(&truncated).filter(|&(&end, &cut)| cut == 1 && end == 0).count();
+        let cut = count_cut(&terminated, &truncated);
         let mut final_shape = vec![cut];
         final_shape.extend(observation.shape());
         let final_observations =
@@ -241,6 +242,7 @@ impl Unroll {
             0 => vec![],
             len => decode_flags("action_masks", message.action_masks, &[t, e, len])?,
         };
+        check_masks(&action_masks, &actions, &layout.action)?;
         let core_states = match layout.core_state_len {
             0 => vec![],
             len => decode_f32("core_states", message.core_states, &[e, len])?,
@@ -255,7 +257,7 @@ impl Unroll {
                 ),
             ));
         }
-        let ends = terminated.iter().zip(&truncated).filter(|&(&end, &cut)| end | cut == 1).count();
+        let ends = cut + terminated.iter().map(|&end| usize::from(end)).sum::<usize>();
         if message.episode_returns.len() > ends {
             let problem = format!("{} episodes, but {ends} ended", message.episode_returns.len());
             return Err(WireError::field("episode_returns", problem));
@@ -357,20 +359,21 @@ fn decode(
         return Err(WireError::field(field, format!("{} bytes, expected {expected}", tensor.data.len())));
     }
     Ok(match dtype {
-        ElementType::U8 => Array::U8(tensor.data.to_vec()),
-        ElementType::I32 => Array::I32(words(&tensor.data).map(i32::from_le_bytes).collect()),
+        ElementType::U8 => Array::U8(owned(tensor.data)),
+        ElementType::I32 => Array::I32(elements(&tensor.data)),
         ElementType::F32 => {
-            let values: Vec<f32> = words(&tensor.data).map(f32::from_le_bytes).collect();
+            let values: Vec<f32> = elements(&tensor.data);
             finite(field, &values)?;
             Array::F32(values)
         }
     })
 }
 
-/// The numbers in `data`, which need not be aligned.
-fn words(data: &[u8]) -> impl ExactSizeIterator<Item = [u8; 4]> {
-    let (words, _) = data.as_chunks::<4>();
-    words.iter().copied()
+/// Bytes taken over where nobody shares their memory, and copied where somebody does.
+fn owned(data: Bytes) -> Vec<u8> {
+    let owned = Vec::from(data);
+    // The last to go of a frame that held much else must not keep all of it.
+    if owned.capacity() / 2 > owned.len() { owned.as_slice().to_vec() } else { owned }
 }
 
 fn decode_f32(field: &str, tensor: Option<v1::Tensor>, shape: &[usize]) -> Result<Vec<f32>, WireError> {
@@ -402,8 +405,7 @@ fn check_choices(field: &str, choices: &Array, space: &Space) -> Result<(), Wire
     };
     match (choices, space) {
         (Array::I32(values), Space::Discrete { n }) => {
-            // Without an early exit the first pass vectorises; a negative number becomes a large one.
-            if values.iter().fold(0, |most, &a| most.max(a as u32)) < *n {
+            if all_below(values, *n) {
                 return Ok(());
             }
             match values.iter().position(|&a| a as u32 >= *n) {
@@ -420,6 +422,28 @@ fn check_choices(field: &str, choices: &Array, space: &Space) -> Result<(), Wire
         // A Gaussian policy acts beyond the box, and the environment clips: any finite number is in range.
         _ => Ok(()),
     }
+}
+
+/// Refuses masks that leave a choice no legal alternative, and actions that their own masks call illegal.
+fn check_masks(masks: &[u8], actions: &Array, space: &Space) -> Result<(), WireError> {
+    let Array::I32(actions) = actions else { return Ok(()) };
+    let mut rest = masks;
+    // Without masks there is nothing to look at; with them, there are as many as actions.
+    for (at, (&action, &alternatives)) in actions.iter().zip(space.choices().iter().cycle()).enumerate() {
+        if rest.is_empty() {
+            break;
+        }
+        let (flags, after) = rest.split_at(alternatives as usize);
+        if flags[action as usize] == 0 {
+            let problem = match flags.contains(&1) {
+                true => format!("action {action}, element {at} of the actions, is illegal by its own mask"),
+                false => format!("no alternative is legal for element {at} of the actions"),
+            };
+            return Err(WireError::field("action_masks", problem));
+        }
+        rest = after;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -444,7 +468,7 @@ mod tests {
         unroll.truncated[4] = 1;
         unroll.behaviour_log_probs = vec![-0.5; 6];
         unroll.final_observations = Array::F32(vec![0.25, -0.25]);
-        unroll.action_masks = vec![1, 1, 1, 0, 0, 1, 1, 1, 1, 1, 0, 1];
+        unroll.action_masks = vec![1, 1, 0, 1, 0, 1, 1, 1, 1, 1, 0, 1];
         unroll.core_states = vec![0.5, -1.0, 2.0, 0.25, 1.0, -0.5];
         unroll.episode_returns = vec![3.0, 9.0];
         unroll.episode_lengths = vec![2, 4];
@@ -494,6 +518,17 @@ mod tests {
             "final_observations: shape",
         );
         refused(&|m| m.core_states = None, "core_states: missing");
+        let masks = |m: &mut v1::Unroll, flags: &'static [u8]| {
+            m.action_masks.as_mut().unwrap().data = Bytes::from_static(flags);
+        };
+        refused(
+            &|m| masks(m, &[1, 1, 0, 1, 0, 1, 1, 1, 1, 1, 1, 0]),
+            "action_masks: action 1, element 5 of the actions, is illegal by its own mask",
+        );
+        refused(
+            &|m| masks(m, &[1, 1, 0, 0, 0, 1, 1, 1, 1, 1, 0, 1]),
+            "action_masks: no alternative is legal for element 1 of the actions",
+        );
         refused(
             &|m| m.action_masks.as_mut().unwrap().shape[2] = 1,
             "action_masks: shape is [3, 2, 1], expected [3, 2, 2]",
@@ -515,6 +550,19 @@ mod tests {
         unroll.observations = Array::I32(vec![2, 2, 2, 3, 2, 2, 2, 2]);
         let error = Unroll::from_wire(unroll.to_wire(&layout), &layout, 2).unwrap_err().to_string();
         assert!(error.contains("observations: element 3 is 3, out of range 0..3"), "{error}");
+    }
+
+    #[test]
+    fn bytes_are_taken_over_whole_and_copied_out_of_a_larger_frame() {
+        let whole = vec![7; 1 << 20];
+        let at = whole.as_ptr();
+        let taken = owned(whole.into());
+        assert_eq!((taken.as_ptr(), taken.len()), (at, 1 << 20));
+        let mut frame = Bytes::from(vec![7; 1 << 20]);
+        let flags = frame.split_off((1 << 20) - 640);
+        drop(frame);
+        let flags = owned(flags);
+        assert!(flags == [7; 640] && flags.capacity() < 2000, "{} bytes kept for 640", flags.capacity());
     }
 
     #[test]

@@ -11,14 +11,25 @@ use impresario_common::config::{AlgorithmConfig, RunConfig};
 const SOURCE: &str = concat!(
     include_str!("../src/config/sections.rs"),
     include_str!("../src/config/algorithm/actor_critic.rs"),
+    include_str!("../src/config/algorithm/appo.rs"),
     include_str!("../src/config/algorithm/impala.rs"),
+    include_str!("../src/config/algorithm/ppo.rs"),
+    include_str!("../src/config/algorithm/reinforce.rs"),
     include_str!("../src/config/algorithm/sac.rs"),
     include_str!("../src/config/algorithm/trpo.rs"),
 );
 
 /// The structure that holds each method's keys.
-const METHODS: &[(&str, &str)] =
-    &[("impala", "ImpalaConfig"), ("a2c", "ActorCriticConfig"), ("a3c", "ActorCriticConfig"), ("trpo", "TrpoConfig"), ("sac", "SacConfig")];
+const METHODS: &[(&str, &str)] = &[
+    ("impala", "ImpalaConfig"),
+    ("a2c", "ActorCriticConfig"),
+    ("a3c", "ActorCriticConfig"),
+    ("ppo", "PpoConfig"),
+    ("appo", "AppoConfig"),
+    ("reinforce", "ReinforceConfig"),
+    ("trpo", "TrpoConfig"),
+    ("sac", "SacConfig"),
+];
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");
 

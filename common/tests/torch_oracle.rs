@@ -17,6 +17,8 @@ struct Fixture {
     torch: String,
     categorical: Vec<Density>,
     normal: Vec<Density>,
+    squashed: Vec<Density>,
+    masked: Vec<Masked>,
     linear: Vec<Layer>,
     rmsprop: Vec<Steps<RmsPropSettings>>,
     rmsprop_tensorflow: Vec<Steps<RmsPropSettings>>,
@@ -36,6 +38,18 @@ struct Density {
     log_prob: Vec<f64>,
     entropy: Vec<f64>,
     kl: Vec<f64>,
+    gradient: Vec<f64>,
+}
+
+#[derive(Deserialize)]
+struct Masked {
+    nvec: Vec<u32>,
+    params: Vec<f64>,
+    masks: Vec<u8>,
+    actions: Vec<i32>,
+    weights: Vec<f64>,
+    log_prob: Vec<f64>,
+    entropy: Vec<f64>,
     gradient: Vec<f64>,
 }
 
@@ -97,8 +111,7 @@ fn numbers(tensor: &Tensor) -> Vec<f32> {
     tensor.flatten_all().unwrap().to_vec1().unwrap()
 }
 
-fn check_density(case: &Density, space: &Space, actions: Actions) {
-    let distribution = ActionDistribution::new(space).unwrap();
+fn check_density(case: &Density, distribution: &ActionDistribution, actions: Actions) {
     let (rows, columns) = (case.log_prob.len(), distribution.parameter_count());
     let params = Var::from_vec(narrow(&case.params), (rows, columns), &Device::Cpu).unwrap();
     let out = distribution.log_prob_entropy(&params, actions).unwrap();
@@ -125,7 +138,7 @@ fn categorical_distributions_match_torch() {
             nvec => Space::MultiDiscrete { nvec: nvec.to_vec() },
         };
         let actions = case.actions.iter().map(|a| *a as i32).collect();
-        check_density(&case, &space, Actions::Discrete(actions));
+        check_density(&case, &ActionDistribution::new(&space).unwrap(), Actions::Discrete(actions));
     }
 }
 
@@ -135,7 +148,37 @@ fn normal_distributions_match_torch() {
         let space = Space::boxed(&vec![-1.0; case.dimensions], &vec![1.0; case.dimensions]);
         let shape = (case.log_prob.len(), case.dimensions);
         let actions = Tensor::from_vec(narrow(&case.actions), shape, &Device::Cpu).unwrap();
-        check_density(&case, &space, Actions::Continuous(actions));
+        check_density(&case, &ActionDistribution::new(&space).unwrap(), Actions::Continuous(actions));
+    }
+}
+
+#[test]
+fn squashed_normal_distributions_match_torch() {
+    for case in fixture().squashed {
+        let space = Space::boxed(&vec![-1.0; case.dimensions], &vec![1.0; case.dimensions]);
+        let shape = (case.log_prob.len(), case.dimensions);
+        let actions = Tensor::from_vec(narrow(&case.actions), shape, &Device::Cpu).unwrap();
+        check_density(&case, &ActionDistribution::squashed(&space).unwrap(), Actions::Continuous(actions));
+    }
+}
+
+#[test]
+fn masked_distributions_match_torchs_over_the_legal_alternatives_alone() {
+    for case in fixture().masked {
+        let distribution = ActionDistribution::new(&Space::MultiDiscrete { nvec: case.nvec }).unwrap();
+        let (rows, columns) = (case.log_prob.len(), distribution.parameter_count());
+        let params = Var::from_vec(narrow(&case.params), (rows, columns), &Device::Cpu).unwrap();
+        let masked = distribution.masked(&params, &case.masks).unwrap();
+        let out = distribution.log_prob_entropy(&masked, Actions::Discrete(case.actions.into())).unwrap();
+        assert_close("log-probability", &numbers(&out.narrow(1, 0, 1).unwrap()), &case.log_prob, 2e-6);
+        assert_close("entropy", &numbers(&out.narrow(1, 1, 1).unwrap()), &case.entropy, 2e-6);
+        let weights = Tensor::from_vec(narrow(&case.weights), (rows, 2), &Device::Cpu).unwrap();
+        let grads = (out * weights).unwrap().sum_all().unwrap().backward().unwrap();
+        assert_close("gradient", &numbers(grads.get(&params).unwrap()), &case.gradient, 5e-6);
+
+        let mut slice = narrow(&case.params);
+        distribution.mask(&mut slice, &case.masks).unwrap();
+        assert_eq!(slice, numbers(&masked));
     }
 }
 

@@ -1,18 +1,23 @@
 //! What the learner's streams carry: experience in, weights out, over gRPC on loopback.
 //!
 //! `cargo bench -p impresario-learner --bench streams`. The real service is served on a free port, on the learner's
-//! runtime; the other side is a gRPC client on a runtime of its own, in the same process.
+//! runtime; the other side is a gRPC client on a runtime of its own, in the same process: for unrolls a thread with
+//! the runtime and the settings of an actor.
 //!
 //! * `ingest`: unrolls until they are acknowledged, hence decoded, checked and in the books. A thread in the
 //!   trainer's place takes each batch at once, so that nothing waits for training.
-//! * `plain_tcp`: bytes in pieces of the same size, from one thread to another that wants each piece whole. It
-//!   is what ingest is measured by.
+//! * `plain_tcp`: bytes in pieces of the same size, from one thread to another that wants each piece whole. Both
+//!   use one buffer for all pieces, which stays in their caches: the least that can be done. It is what ingest is
+//!   measured by.
+//! * `admission`: what an unroll costs in the books, among 1, 64 and 512 actors.
 //! * `broadcast`: one version from its publication until every subscriber has it whole.
 //!
-//! After the rest, unless a filter is given, ingest and plain TCP are timed in turns, and their ratio is printed.
+//! After the rest, unless a filter other than `ratios` is given, ingest and plain TCP are timed in turns, and their
+//! ratio is printed.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -31,7 +36,7 @@ use impresario_common::wire::v1::learner_client::LearnerClient;
 use impresario_common::wire::{MAX_FRAME_BYTES, MAX_MESSAGE_BYTES, PROTOCOL_VERSION, v1};
 use impresario_learner::accounting::Accounting;
 use impresario_learner::broadcast::Broadcast;
-use impresario_learner::intake::Intake;
+use impresario_learner::intake::{ActorKey, Intake, StreamKey};
 use impresario_learner::roster::Roster;
 use impresario_learner::run::serve;
 use impresario_learner::service::LearnerService;
@@ -39,7 +44,6 @@ use prost::Message;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
 use tonic::transport::{Channel, Endpoint};
 
 #[global_allocator]
@@ -51,14 +55,17 @@ const UNROLL_LENGTH: usize = 20;
 /// Bytes that one timing moves, at least.
 const BYTES_A_TIMING: usize = 16 << 20;
 
-/// Timings whose median makes a ratio.
-const TURNS: usize = 21;
+/// Messages handed to the connection ahead of what it can send, as an actor does.
+const SEND_AHEAD: usize = 32;
+
+/// Timings whose ratios' median counts.
+const TURNS: usize = 201;
 
 fn main() {
     impresario_common::process::limit_threads(1);
     divan::main();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if arguments == ["--bench"] {
+    if arguments == ["--bench"] || arguments.iter().any(|argument| argument == "ratios") {
         print_ratios();
     }
 }
@@ -193,14 +200,12 @@ async fn connect(url: &str) -> LearnerClient<Channel> {
     LearnerClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES)
 }
 
-/// One actor's stream of unrolls.
+/// One actor's stream of unrolls: a thread that sends as an actor's uplink does.
 struct Ingest {
-    learner: Learner,
-    unroll: v1::Unroll,
-    steps: u64,
-    sequence: u64,
-    up: mpsc::Sender<v1::ActorMessage>,
-    down: Streaming<v1::LearnerMessage>,
+    /// How many to send next.
+    send: mpsc::UnboundedSender<usize>,
+    acknowledged: std::sync::mpsc::Receiver<()>,
+    _learner: Learner,
 }
 
 impl Ingest {
@@ -214,34 +219,55 @@ impl Ingest {
                 intake.trained(false, version);
             }
         });
-        let (up, outgoing) = mpsc::channel(4);
-        let hello = Kind::Hello(v1::Hello { identity: Some(learner.identity.clone()) });
-        let down = learner.client.block_on(async {
-            up.send(v1::ActorMessage { kind: Some(hello) }).await.unwrap();
-            let mut client = connect(&learner.url).await;
-            client.stream_unrolls(ReceiverStream::new(outgoing)).await.unwrap().into_inner()
+        let (send, counts) = mpsc::unbounded_channel();
+        let (tell, acknowledged) = std::sync::mpsc::channel();
+        let (url, identity) = (learner.url.clone(), learner.identity.clone());
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(send_unrolls(size, url, identity, counts, tell));
         });
-        let steps = (UNROLL_LENGTH * size.copies()) as u64;
-        Self { learner, unroll: size.message(), steps, sequence: 0, up, down }
+        Self { send, acknowledged, _learner: learner }
     }
 
     /// Sends `count` unrolls and waits until they are acknowledged.
     fn send(&mut self, count: usize) {
-        let Self { learner, unroll, steps, sequence, up, down } = self;
-        let end = *sequence + count as u64;
+        self.send.send(count).unwrap();
+        self.acknowledged.recv().unwrap();
+    }
+}
+
+/// Sends as many unrolls as `counts` says, and tells when they are acknowledged.
+async fn send_unrolls(
+    size: Size,
+    url: String,
+    identity: v1::Identity,
+    mut counts: mpsc::UnboundedReceiver<usize>,
+    tell: std::sync::mpsc::Sender<()>,
+) {
+    let (up, outgoing) = mpsc::channel(SEND_AHEAD);
+    up.send(v1::ActorMessage { kind: Some(Kind::Hello(v1::Hello { identity: Some(identity) })) })
+        .await
+        .unwrap();
+    let mut client = connect(&url).await;
+    let mut down = client.stream_unrolls(ReceiverStream::new(outgoing)).await.unwrap().into_inner();
+    let steps = (UNROLL_LENGTH * size.copies()) as u64;
+    let message = size.message();
+    let mut sequence = 0;
+    while let Some(count) = counts.recv().await {
+        let end = sequence + count as u64;
         let sending = async {
-            while *sequence < end {
-                let mut unroll = unroll.clone();
-                unroll.sequence = *sequence;
-                unroll.grant = *sequence;
-                *sequence += 1;
-                let progress = v1::Progress { produced_steps: *steps * *sequence, ..v1::Progress::default() };
+            while sequence < end {
+                let mut unroll = message.clone();
+                (unroll.sequence, unroll.grant) = (sequence, sequence);
+                sequence += 1;
+                let progress = v1::Progress { produced_steps: steps * sequence, ..v1::Progress::default() };
                 unroll.progress = Some(progress);
                 up.send(v1::ActorMessage { kind: Some(Kind::Unroll(unroll)) }).await.unwrap();
             }
         };
         let acknowledged = async { while down.message().await.unwrap().unwrap().acknowledged < end {} };
-        learner.client.block_on(async { tokio::join!(sending, acknowledged) });
+        tokio::join!(sending, acknowledged);
+        tell.send(()).unwrap();
     }
 }
 
@@ -305,29 +331,70 @@ fn print_ratios() {
         timed();
         start.elapsed().as_secs_f64()
     };
-    println!("\ningest by plain TCP, in turns, medians of {TURNS}");
+    let median = |mut numbers: Vec<f64>| {
+        numbers.sort_by(f64::total_cmp);
+        numbers[numbers.len() / 2]
+    };
+    println!("\ningest by plain TCP: medians of {TURNS} turns, the ratio that of the turns' ratios");
     for size in SIZES {
         let (mut ingest, mut tcp) = (Ingest::start(size), PlainTcp::start(size));
         let count = size.unrolls();
         ingest.send(count);
         tcp.send(count);
-        let (mut by_ingest, mut by_tcp) = (vec![], vec![]);
-        for _ in 0..TURNS {
-            by_ingest.push(seconds(&mut || ingest.send(count)));
-            by_tcp.push(seconds(&mut || tcp.send(count)));
-        }
-        let rate = |times: &mut Vec<f64>| {
-            times.sort_by(f64::total_cmp);
-            (count * size.bytes()) as f64 / 1e6 / times[TURNS / 2]
-        };
-        let (ingest, tcp) = (rate(&mut by_ingest), rate(&mut by_tcp));
-        let bytes = size.bytes();
+        let turn = |_| (seconds(&mut || ingest.send(count)), seconds(&mut || tcp.send(count)));
+        let turns: Vec<(f64, f64)> = (0..TURNS).map(turn).collect();
+        let ratio = median(turns.iter().map(|(ingest, tcp)| tcp / ingest).collect());
+        let rate = |times: Vec<f64>| (count * size.bytes()) as f64 / 1e6 / median(times);
+        let ingest = rate(turns.iter().map(|turn| turn.0).collect());
+        let tcp = rate(turns.iter().map(|turn| turn.1).collect());
         println!(
-            "{:>14}, {bytes:>7} bytes: {ingest:5.0} MB/s by {tcp:5.0} MB/s = {:.2}",
+            "{:>14}, {:>7} bytes: {ingest:5.0} MB/s by {tcp:5.0} MB/s, ratio {ratio:.2}",
             size.to_string(),
-            ingest / tcp
+            size.bytes()
         );
     }
+}
+
+/// Bookkeeping of one unroll among `actors`, the smallest there is so that nothing else is measured: its turn at the
+/// intake, its share of a batch, and what its actor is told.
+#[divan::bench(args = [1, 64, 512], sample_count = 100)]
+fn admission(bencher: Bencher<'_, '_>, actors: u32) {
+    let batch = (actors as usize / 4).max(1);
+    let mut config = RunConfig::default();
+    config.learner.batch_size = batch;
+    config.learner.max_policy_lag = PolicyLagBound(Some(8));
+    config.learner.wait_for_actors = actors as usize;
+    let environment = Size::CartPole.environment();
+    let layout = UnrollLayout::new(1, &environment);
+    let intake = Intake::new(&config, 0, Accounting::default());
+    let key = |actor| ActorKey { actor, incarnation: 1 };
+    for actor in 0..actors {
+        intake.join(key(actor), 1, 1, &layout);
+    }
+    let streams: Vec<StreamKey> = (0..actors).map(|actor| intake.connect(key(actor)).unwrap().key).collect();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut sequences = vec![0; actors as usize];
+    let (mut granted, mut queued, mut version) = (VecDeque::new(), 0, 0);
+    bencher.counter(ItemsCount::new(batch)).bench_local(|| {
+        for &stream in &streams {
+            for grant in intake.mail(stream).unwrap().grants {
+                granted.extend((grant.from..grant.upto).map(|index| (stream, index)));
+            }
+        }
+        while queued < batch {
+            let (stream, grant) = granted.pop_front().unwrap();
+            let sequence = &mut sequences[stream.actor.actor as usize];
+            let mut unroll = Unroll::zeros(&layout, 1);
+            (unroll.grant, unroll.policy_version) = (grant, version);
+            let progress = v1::Progress { produced_steps: *sequence + 1, ..v1::Progress::default() };
+            runtime.block_on(intake.admit(stream, *sequence, progress, unroll)).unwrap();
+            *sequence += 1;
+            queued += 1;
+        }
+        queued -= intake.next_batch().unwrap().batch.columns;
+        version += 1;
+        intake.trained(false, version);
+    });
 }
 
 /// Parameters of the networks whose weights are broadcast: 4-64-64-(2 + 1), and a usual one for 84 x 84 images.

@@ -10,7 +10,7 @@ pub struct Batch {
     /// B: columns.
     pub columns: usize,
     /// `[T + 1, B, ...]`, followed by the `K` final observations `[K, ...]`: one array, so that one forward
-    /// pass serves both.
+    /// pass serves both. A selection ([`Self::of_steps`], [`Self::of_columns`]) has `[T, B, ...]` alone.
     pub observations: Array,
     /// `[T, B]` or `[T, B, n]`.
     pub actions: Array,
@@ -57,6 +57,61 @@ impl Batch {
         batch.final_steps.extend(cut_steps(&batch.terminated, &batch.truncated));
         batch.observations.extend_from(&unroll.final_observations, 0..unroll.final_observations.len());
         batch
+    }
+
+    /// The given steps `t * B + b` in the given order, as `n` columns of length 1: what a policy without
+    /// memory needs of them. Nothing follows them, so there are no bootstrap rows and no final observations.
+    ///
+    /// # Panics
+    /// If a step lies outside, or this is such a selection itself.
+    pub fn of_steps(&self, steps: &[usize]) -> Self {
+        self.select(1, steps.len(), steps)
+    }
+
+    /// The given columns in the given order, from first step to last, as a policy with memory needs them. Nothing
+    /// follows them, so there are no bootstrap rows and no final observations.
+    ///
+    /// # Panics
+    /// If a column lies outside, or this is such a selection itself.
+    pub fn of_columns(&self, columns: &[usize]) -> Self {
+        let mut part = self.select(self.length, columns.len(), &self.steps_of(columns));
+        let state = self.core_states.len() / self.columns;
+        part.core_states = rows(&self.core_states, state, columns);
+        part
+    }
+
+    /// The steps of the given columns, `[T, n]`.
+    pub fn steps_of(&self, columns: &[usize]) -> Vec<usize> {
+        (0..self.length).flat_map(|t| columns.iter().map(move |column| t * self.columns + column)).collect()
+    }
+
+    /// `length` times `columns` of the steps.
+    fn select(&self, length: usize, columns: usize, steps: &[usize]) -> Self {
+        let observations = (self.length + 1) * self.columns + self.final_steps.len();
+        assert!(self.observations.len().is_multiple_of(observations), "a selection of a selection");
+        let of_array = |array: &Array, count: usize| {
+            let width = array.len() / count;
+            match array {
+                Array::F32(values) => Array::F32(rows(values, width, steps)),
+                Array::U8(values) => Array::U8(rows(values, width, steps)),
+                Array::I32(values) => Array::I32(rows(values, width, steps)),
+            }
+        };
+        let version = |step: &usize| self.policy_versions[step % self.columns];
+        Self {
+            length,
+            columns,
+            observations: of_array(&self.observations, observations),
+            actions: of_array(&self.actions, self.steps()),
+            rewards: rows(&self.rewards, 1, steps),
+            terminated: rows(&self.terminated, 1, steps),
+            truncated: rows(&self.truncated, 1, steps),
+            behaviour_log_probs: rows(&self.behaviour_log_probs, 1, steps),
+            final_steps: vec![],
+            action_masks: rows(&self.action_masks, self.action_masks.len() / self.steps(), steps),
+            core_states: vec![],
+            policy_versions: steps[..columns].iter().map(version).collect(),
+        }
     }
 
     /// Puts columns `from..upto` of each unroll side by side.
@@ -132,10 +187,21 @@ impl Batch {
     }
 }
 
+/// The given rows of `width` numbers each, one after another.
+fn rows<T: Copy>(values: &[T], width: usize, rows: &[usize]) -> Vec<T> {
+    rows.iter().flat_map(|row| &values[row * width..(row + 1) * width]).copied().collect()
+}
+
 /// The steps that have final observations: truncated, not terminated.
-fn cut_steps(terminated: &[u8], truncated: &[u8]) -> impl Iterator<Item = usize> {
-    let cut = terminated.iter().zip(truncated).enumerate();
-    cut.filter_map(|(step, (&end, &cut))| (cut == 1 && end == 0).then_some(step))
+fn cut_steps<'a>(terminated: &'a [u8], truncated: &'a [u8]) -> impl Iterator<Item = usize> + 'a {
+    // Most stretches have none, which one vectorised pass over each shows.
+    const STRETCH: usize = 512;
+    let stretches = truncated.chunks(STRETCH).enumerate();
+    let some = stretches.filter(|(_, stretch)| stretch.iter().fold(0, |any, &cut| any | cut) != 0);
+    some.flat_map(move |(k, stretch)| {
+        let steps = k * STRETCH..k * STRETCH + stretch.len();
+        steps.filter(move |&step| truncated[step] == 1 && terminated[step] == 0)
+    })
 }
 
 #[cfg(test)]
@@ -202,5 +268,51 @@ mod tests {
         let assembled = Batch::assemble(&layout, &[(&unroll, 0..2)]);
         assert_eq!(Batch::whole(unroll), assembled);
         assert_eq!(assembled.final_steps, [0, 3]);
+    }
+
+    /// `[2, 3]` with a mask, a core's state and bytes as observations; every number tells where it belongs.
+    fn numbered() -> Batch {
+        let numbers = |len: u8| (0..len).collect::<Vec<u8>>();
+        let floats = |from: f32, len: u8| (0..len).map(|i| from + f32::from(i)).collect::<Vec<f32>>();
+        Batch {
+            length: 2,
+            columns: 3,
+            observations: Array::U8(numbers(2 * (3 * 3 + 1))),
+            actions: Array::I32((0..6).collect()),
+            rewards: floats(10.0, 6),
+            terminated: vec![0, 1, 0, 0, 0, 1],
+            truncated: vec![0, 0, 0, 1, 0, 0],
+            behaviour_log_probs: floats(-9.0, 6),
+            final_steps: vec![3],
+            action_masks: numbers(12),
+            core_states: floats(50.0, 3),
+            policy_versions: vec![7, 8, 9],
+        }
+    }
+
+    #[test]
+    fn selected_steps_keep_what_belongs_to_them() {
+        let part = numbered().of_steps(&[5, 0, 3, 1]);
+        assert_eq!((part.length, part.columns, part.steps()), (1, 4, 4));
+        assert_eq!(part.observations, Array::U8(vec![10, 11, 0, 1, 6, 7, 2, 3]));
+        assert_eq!(part.actions, Array::I32(vec![5, 0, 3, 1]));
+        assert_eq!(part.rewards, [15.0, 10.0, 13.0, 11.0]);
+        assert_eq!(part.terminated, [1, 0, 0, 1]);
+        assert_eq!(part.truncated, [0, 0, 1, 0]);
+        assert_eq!(part.behaviour_log_probs, [-4.0, -9.0, -6.0, -8.0]);
+        assert_eq!(part.action_masks, [10, 11, 0, 1, 6, 7, 2, 3]);
+        assert_eq!(part.policy_versions, [9, 7, 7, 8]);
+        assert!(part.final_steps.is_empty() && part.core_states.is_empty());
+    }
+
+    #[test]
+    fn selected_columns_keep_their_order_in_time_and_their_memory() {
+        let part = numbered().of_columns(&[2, 0]);
+        assert_eq!((part.length, part.columns, part.steps()), (2, 2, 4));
+        assert_eq!(numbered().steps_of(&[2, 0]), [2, 0, 5, 3]);
+        assert_eq!(part.actions, Array::I32(vec![2, 0, 5, 3]));
+        assert_eq!(part.observations, Array::U8(vec![4, 5, 0, 1, 10, 11, 6, 7]));
+        assert_eq!(part.core_states, [52.0, 50.0]);
+        assert_eq!(part.policy_versions, [9, 7]);
     }
 }

@@ -8,7 +8,7 @@
 mod account;
 mod books;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -86,6 +86,17 @@ pub enum AdmissionError {
     /// The message breaks the contract.
     #[error("{0}")]
     Malformed(String),
+}
+
+/// An unroll that has come, and what its message says beside it.
+#[derive(Debug)]
+pub struct Arrival {
+    /// Position among its incarnation's unrolls.
+    pub sequence: u64,
+    /// The actor's counters when it was sent.
+    pub progress: v1::Progress,
+    /// The experience.
+    pub unroll: Unroll,
 }
 
 /// What the actor is to be told.
@@ -304,10 +315,10 @@ impl Intake {
         Ok(Mail { acknowledged, grants, finished: state.finished })
     }
 
-    /// Takes an unroll into the queue and the books, waiting while the queue is full.
+    /// [`Self::admit_all`] for a single unroll.
     ///
     /// # Errors
-    /// If the run is over, `stream` does not act for an account, or the unroll breaks the contract.
+    /// As there.
     pub async fn admit(
         &self,
         stream: StreamKey,
@@ -315,27 +326,57 @@ impl Intake {
         progress: v1::Progress,
         unroll: Unroll,
     ) -> Result<(), AdmissionError> {
-        let bytes = unroll.bytes() as u64;
+        self.admit_all(stream, &mut VecDeque::from([Arrival { sequence, progress, unroll }])).await
+    }
+
+    /// Takes unrolls into the queue and the books, in their order, waiting while the queue is full. Those that are
+    /// in leave `arrivals`, however it ends: all of them if it ends well.
+    ///
+    /// # Errors
+    /// If the run is over, `stream` does not act for an account, or an unroll breaks the contract.
+    pub async fn admit_all(
+        &self,
+        stream: StreamKey,
+        arrivals: &mut VecDeque<Arrival>,
+    ) -> Result<(), AdmissionError> {
         loop {
             let room = self.room.notified();
             {
                 let mut state = self.state.lock();
-                if state.finished {
-                    return Err(AdmissionError::Finished);
+                let admitted = self.admit_what_fits(&mut state, stream, arrivals);
+                self.deliver_mail(&mut state);
+                if state.pacing.ready() > 0 {
+                    self.batch_ready.notify_one();
                 }
-                state.stream(stream)?.last_heard = Instant::now();
-                // A trainer that has no batch waits for this unroll or one behind it, and would wait for ever.
-                if state.queue_bytes + bytes <= self.queue_bytes || state.pacing.ready() == 0 {
-                    state.admit(stream, sequence, progress, unroll)?;
-                    self.deliver_mail(&mut state);
-                    if state.pacing.ready() > 0 {
-                        self.batch_ready.notify_one();
-                    }
-                    return Ok(());
-                }
+                admitted?;
+            }
+            if arrivals.is_empty() {
+                return Ok(());
             }
             let _ = tokio::time::timeout(ROOM_INTERVAL, room).await;
         }
+    }
+
+    fn admit_what_fits(
+        &self,
+        state: &mut Books,
+        stream: StreamKey,
+        arrivals: &mut VecDeque<Arrival>,
+    ) -> Result<(), AdmissionError> {
+        if state.finished {
+            return Err(AdmissionError::Finished);
+        }
+        state.stream(stream)?.last_heard = Instant::now();
+        while let Some(next) = arrivals.front() {
+            let bytes = next.unroll.bytes() as u64;
+            // A trainer that has no batch waits for this unroll or one behind it, and would wait for ever.
+            if state.queue_bytes + bytes > self.queue_bytes && state.pacing.ready() > 0 {
+                break;
+            }
+            let Some(Arrival { sequence, progress, unroll }) = arrivals.pop_front() else { break };
+            state.admit(stream, sequence, progress, unroll)?;
+        }
+        Ok(())
     }
 
     /// Columns of each unroll that `key` sends, and the layout to read them by.
@@ -401,7 +442,9 @@ impl Intake {
                 return Some(assemble(&layout, parts));
             }
             self.batch_ready.wait_for(&mut state, SWEEP_INTERVAL);
-            self.sweep(&mut state);
+            if state.last_sweep.elapsed() >= SWEEP_INTERVAL {
+                self.sweep(&mut state);
+            }
         }
     }
 
@@ -514,12 +557,12 @@ impl Intake {
         self.deliver_mail(state);
     }
 
-    /// Rings the bell of everyone who has mail.
+    /// Rings the bell of everyone who has been given grants.
     fn deliver_mail(&self, state: &mut MutexGuard<'_, Books>) {
         if state.started.is_none() && state.pacing.started() {
             state.started = Some(Instant::now());
         }
-        for actor in state.pacing.with_unsent() {
+        for actor in state.pacing.take_news() {
             if let Some(account) = state.accounts.get(&actor) {
                 account.bell.notify_one();
             }

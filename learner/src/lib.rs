@@ -9,7 +9,7 @@
 //!   now, so that the lag bound holds; [`accounting`]: the books.
 //! * [`batch`]: columns of several unrolls side by side.
 //! * [`trainer`]: one update; [`algorithm`]: one file a method; [`returns`]: V-trace and its kin;
-//!   [`optimizer`]: RMSProp and Adam over [`parameters`].
+//!   [`optimizer`]: RMSProp and Adam over [`parameters`]; [`schedule`]: what changes over a run.
 //! * [`broadcast`]: new weights to every actor.
 //! * [`checkpoint`], [`report`]: files, logs, metrics, the bottleneck's verdict.
 //! * [`mod@run`]: a learner's life; [`session`]: the trainer's thread; [`command`]: flags and exit code.
@@ -28,6 +28,7 @@ pub mod report;
 pub mod returns;
 pub mod roster;
 pub mod run;
+pub mod schedule;
 pub mod service;
 pub mod session;
 #[cfg(test)]

@@ -6,37 +6,11 @@
 
 use candle_core::Tensor;
 use candle_core::backprop::GradStore;
-use impresario_common::config::{OptimizerKind, OptimizerSection, Schedule};
+use impresario_common::config::{OptimizerKind, OptimizerSection};
 use impresario_common::kernels::{self, EpsilonPlacement, sum_squares, update_in_place, with_slice};
 use impresario_common::policy::{PolicyError, Weights};
 
 use crate::parameters::Parameters;
-
-/// The step size over a run.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct LearningRate {
-    start: f64,
-    schedule: Schedule,
-    env_steps: u64,
-}
-
-impl LearningRate {
-    /// The step size that `section` asks for in a run of `env_steps` environment steps.
-    pub fn new(section: &OptimizerSection, env_steps: u64) -> Self {
-        Self { start: section.learning_rate, schedule: section.schedule, env_steps }
-    }
-
-    /// The step size after `env_steps` environment steps.
-    pub fn at(&self, env_steps: u64) -> f64 {
-        match self.schedule {
-            Schedule::Constant => self.start,
-            Schedule::Linear => {
-                let left = self.env_steps.saturating_sub(env_steps);
-                self.start * left as f64 / self.env_steps.max(1) as f64
-            }
-        }
-    }
-}
 
 /// What became of a step.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -18,7 +18,8 @@
 //!
 //! Pure bookkeeping: no clocks, no locks; [`crate::intake`] holds it under its lock.
 
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Place of an actor in the roster.
 pub type ActorId = u32;
@@ -70,8 +71,78 @@ struct Member {
     unsent: Vec<Grant>,
 }
 
-/// Columns that wait to be trained, by the version that acted them.
-type QueuedColumns = BTreeMap<u64, usize>;
+impl Member {
+    fn load(&self, actor: ActorId) -> Load {
+        Load { pending: self.pending, workers: self.workers, actor }
+    }
+}
+
+/// How much an actor has in hand. Ordered by unrolls granted and not delivered per worker, then by actor.
+#[derive(Debug, Clone, Copy)]
+struct Load {
+    pending: usize,
+    workers: usize,
+    actor: ActorId,
+}
+
+impl Ord for Load {
+    fn cmp(&self, other: &Self) -> Ordering {
+        // pending / workers, compared without division.
+        let per_worker = (self.pending * other.workers).cmp(&(other.pending * self.workers));
+        per_worker.then(self.actor.cmp(&other.actor))
+    }
+}
+
+impl PartialOrd for Load {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Load {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Load {}
+
+/// Columns by policy version, and how many they are together. There are only as many versions as the bound lets
+/// apart, however many actors.
+#[derive(Debug, Default, Clone)]
+struct Columns {
+    by_version: BTreeMap<u64, usize>,
+    total: usize,
+}
+
+impl Columns {
+    fn add(&mut self, version: u64, columns: usize) {
+        *self.by_version.entry(version).or_default() += columns;
+        self.total += columns;
+    }
+
+    fn remove(&mut self, version: u64, columns: usize) {
+        let Some(left) = self.by_version.get_mut(&version) else { return };
+        *left -= columns;
+        self.total -= columns;
+        if *left == 0 {
+            self.by_version.remove(&version);
+        }
+    }
+
+    /// Removes `columns` columns, those of the oldest versions first.
+    fn take_oldest(&mut self, mut columns: usize) {
+        self.total -= columns.min(self.total);
+        while let Some(mut oldest) = self.by_version.first_entry() {
+            if *oldest.get() > columns {
+                *oldest.get_mut() -= columns;
+                return;
+            }
+            columns -= *oldest.get();
+            oldest.remove();
+        }
+    }
+}
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -88,9 +159,17 @@ pub struct Pacing {
     /// The learner's policy version.
     version: u64,
     members: BTreeMap<ActorId, Member>,
+    /// The active members' loads, by the columns of their unrolls: of each size, the first is the next to be
+    /// granted one. There are as many sizes as kinds of actors.
+    candidates: BTreeMap<usize, BTreeSet<Load>>,
+    /// Members that have been given grants since somebody asked.
+    news: BTreeSet<ActorId>,
     /// Unrolls granted and not delivered.
     tickets: BTreeMap<(ActorId, u64), Ticket>,
-    queued: QueuedColumns,
+    /// Their columns, by the oldest version that may act them.
+    granted: Columns,
+    /// Columns that wait to be trained, by the version that acted them.
+    queued: Columns,
     /// Columns of the batch in training.
     training: usize,
 }
@@ -106,8 +185,11 @@ impl Pacing {
             started: false,
             version,
             members: BTreeMap::new(),
+            candidates: BTreeMap::new(),
+            news: BTreeSet::new(),
             tickets: BTreeMap::new(),
-            queued: BTreeMap::new(),
+            granted: Columns::default(),
+            queued: Columns::default(),
             training: 0,
         }
     }
@@ -154,21 +236,29 @@ impl Pacing {
         self.remove(actor);
         let member = Member { workers, columns, active: true, next_grant: 0, pending: 0, unsent: vec![] };
         self.members.insert(actor, member);
+        self.change(actor, |_| {});
+        if self.bound.is_none() {
+            self.free();
+        }
         self.issue();
     }
 
     /// Takes an actor out and its grants back.
     pub fn remove(&mut self, actor: ActorId) {
         self.revoke(actor);
+        self.change(actor, |member| member.active = false);
         self.members.remove(&actor);
+        self.news.remove(&actor);
         self.issue();
     }
 
     /// Takes back the grants of an actor that is silent, and gives it no more until [`Self::activate`].
     /// Returns whether it was active before.
     pub fn suspend(&mut self, actor: ActorId) -> bool {
-        let Some(member) = self.members.get_mut(&actor).filter(|m| m.active) else { return false };
-        member.active = false;
+        if !self.members.get(&actor).is_some_and(|member| member.active) {
+            return false;
+        }
+        self.change(actor, |member| member.active = false);
         self.revoke(actor);
         self.issue();
         true
@@ -176,8 +266,8 @@ impl Pacing {
 
     /// The actor may be given grants (again).
     pub fn activate(&mut self, actor: ActorId) {
-        if let Some(member) = self.members.get_mut(&actor).filter(|m| !m.active) {
-            member.active = true;
+        if self.members.get(&actor).is_some_and(|member| !member.active) {
+            self.change(actor, |member| member.active = true);
             self.issue();
         }
     }
@@ -192,6 +282,9 @@ impl Pacing {
         for (&(_, index), ticket) in self.tickets.range((actor, 0)..=(actor, u64::MAX)) {
             append(&mut member.unsent, index, ticket.min_version);
         }
+        if !member.unsent.is_empty() {
+            self.news.insert(actor);
+        }
     }
 
     /// Grants to send to an actor, each handed out once.
@@ -199,14 +292,14 @@ impl Pacing {
         self.members.get_mut(&actor).map(|m| std::mem::take(&mut m.unsent)).unwrap_or_default()
     }
 
-    /// Actors with grants to send.
-    pub fn with_unsent(&self) -> impl Iterator<Item = ActorId> {
-        self.members.iter().filter(|(_, m)| !m.unsent.is_empty()).map(|(&actor, _)| actor)
+    /// Actors that have been given grants since the last call.
+    pub fn take_news(&mut self) -> BTreeSet<ActorId> {
+        std::mem::take(&mut self.news)
     }
 
     /// An unroll has arrived that `actor` acted with `acted` under grant `index`.
     pub fn deliver(&mut self, actor: ActorId, index: u64, acted: u64) -> Delivery {
-        let Some(member) = self.members.get_mut(&actor) else { return Delivery::Revoked };
+        let Some(member) = self.members.get(&actor) else { return Delivery::Revoked };
         let columns = member.columns;
         if acted > self.version {
             return Delivery::NeverGranted;
@@ -217,48 +310,40 @@ impl Pacing {
             }
             match self.tickets.get(&(actor, index)) {
                 Some(ticket) if acted < ticket.min_version => return Delivery::TooOld,
-                Some(_) => {
-                    member.pending -= 1;
+                Some(&Ticket { min_version, columns }) => {
                     self.tickets.remove(&(actor, index));
+                    self.granted.remove(min_version, columns);
+                    self.change(actor, |member| member.pending -= 1);
                 }
                 // Late, after its grant went to others: welcome if there is still room for it.
                 None if !self.fits(acted, columns) => return Delivery::Revoked,
                 None => {}
             }
         }
-        *self.queued.entry(acted).or_default() += columns;
+        self.queued.add(acted, columns);
         Delivery::Accepted
     }
 
     /// Columns that the next batch may take now, 0 if it must wait. Take those acted with the oldest versions
     /// first and say so by [`Self::begin`].
     pub fn ready(&self) -> usize {
-        let queued: usize = self.queued.values().sum();
-        let Some(bound) = self.bound else { return if queued >= self.batch { self.batch } else { 0 } };
-        let take = queued.min(self.batch);
+        let Some(bound) = self.bound else {
+            return if self.queued.total >= self.batch { self.batch } else { 0 };
+        };
+        let take = self.queued.total.min(self.batch);
         if take == 0 || (take < self.batch && !self.nothing_to_come()) {
             return 0;
         }
         // Columns left after the batch, by the version that acts them (for tickets, at least).
         let mut left = self.queued.clone();
-        take_oldest(&mut left, take);
-        for ticket in self.tickets.values() {
-            *left.entry(ticket.min_version).or_default() += ticket.columns;
-        }
-        let mut due = 0usize;
-        for (&acted, &columns) in &left {
-            due += columns;
-            let updates = acted.saturating_add(bound).saturating_sub(self.version);
-            if due > (updates as usize).saturating_mul(self.batch) {
-                return 0;
-            }
-        }
-        take
+        left.take_oldest(take);
+        let updates = |acted: u64| acted.saturating_add(bound).saturating_sub(self.version);
+        if self.in_time(left, updates) { take } else { 0 }
     }
 
     /// A batch of `columns` columns is taken for training.
     pub fn begin(&mut self, columns: usize) {
-        take_oldest(&mut self.queued, columns);
+        self.queued.take_oldest(columns);
         self.training = columns;
     }
 
@@ -269,6 +354,19 @@ impl Pacing {
         self.issue();
     }
 
+    /// Whether, for every due date, `waiting` and what is granted and due by then fits into the updates left until
+    /// then: `updates` for what a version acted.
+    fn in_time(&self, mut waiting: Columns, updates: impl Fn(u64) -> u64) -> bool {
+        for (&version, &columns) in &self.granted.by_version {
+            waiting.add(version, columns);
+        }
+        let mut due = 0usize;
+        waiting.by_version.iter().all(|(&acted, &columns)| {
+            due += columns;
+            due <= (updates(acted) as usize).saturating_mul(self.batch)
+        })
+    }
+
     /// Unrolls granted and not delivered.
     pub fn pending(&self) -> usize {
         self.tickets.len()
@@ -276,23 +374,43 @@ impl Pacing {
 
     /// Takes back an actor's undelivered grants.
     fn revoke(&mut self, actor: ActorId) {
-        self.tickets.retain(|&(owner, _), _| owner != actor);
-        if let Some(member) = self.members.get_mut(&actor) {
+        let theirs = self.tickets.range((actor, 0)..=(actor, u64::MAX));
+        let theirs: Vec<u64> = theirs.map(|(&(_, index), _)| index).collect();
+        for index in theirs {
+            if let Some(ticket) = self.tickets.remove(&(actor, index)) {
+                self.granted.remove(ticket.min_version, ticket.columns);
+            }
+        }
+        self.change(actor, |member| {
             member.pending = 0;
             member.unsent.clear();
+        });
+    }
+
+    /// Changes a member, and its place among the candidates with it.
+    fn change(&mut self, actor: ActorId, change: impl FnOnce(&mut Member)) {
+        let Some(member) = self.members.get_mut(&actor) else { return };
+        if let Some(alike) = self.candidates.get_mut(&member.columns) {
+            alike.remove(&member.load(actor));
+            if alike.is_empty() {
+                self.candidates.remove(&member.columns);
+            }
+        }
+        change(member);
+        if member.active {
+            self.candidates.entry(member.columns).or_default().insert(member.load(actor));
         }
     }
 
     fn covered(&self) -> usize {
-        let tickets: usize = self.tickets.values().map(|t| t.columns).sum();
-        tickets + self.queued.values().sum::<usize>() + self.training
+        self.granted.total + self.queued.total + self.training
     }
 
     /// Whether no unroll is on its way and none can be granted before the next update.
     fn nothing_to_come(&self) -> bool {
         let free = self.capacity() - self.covered().min(self.capacity());
-        let mut able = self.members.values().filter(|m| m.active).peekable();
-        self.tickets.is_empty() && able.peek().is_some() && able.all(|m| m.columns > free)
+        let smallest = self.candidates.keys().next();
+        self.tickets.is_empty() && smallest.is_some_and(|&columns| columns > free)
     }
 
     /// Whether `columns` more columns acted with `acted` can be trained in time.
@@ -302,54 +420,52 @@ impl Pacing {
             return false;
         }
         let mut all = self.queued.clone();
-        *all.entry(acted).or_default() += columns;
-        for ticket in self.tickets.values() {
-            *all.entry(ticket.min_version).or_default() += ticket.columns;
-        }
+        all.add(acted, columns);
         // The update in training, if any, is spoken for.
         let first_update = self.version + u64::from(self.training > 0);
-        let mut due = 0usize;
-        all.iter().all(|(&acted, &columns)| {
-            due += columns;
-            let updates = acted.saturating_add(bound).saturating_add(1).saturating_sub(first_update);
-            due <= (updates as usize).saturating_mul(self.batch)
-        })
+        let updates = |acted: u64| acted.saturating_add(bound).saturating_add(1).saturating_sub(first_update);
+        self.in_time(all, updates)
     }
 
-    /// Gives every grant that may be given, to whoever holds the fewest per worker.
+    /// Starts when there are members enough.
+    fn start(&mut self) -> bool {
+        self.started |= !self.members.is_empty() && self.members.len() >= self.wait_for;
+        self.started
+    }
+
+    /// Gives members their endless grants, where there is no bound.
+    fn free(&mut self) {
+        if !self.start() {
+            return;
+        }
+        for (&actor, member) in self.members.iter_mut().filter(|(_, m)| m.next_grant == 0) {
+            member.next_grant = u64::MAX;
+            member.unsent.push(Grant { from: 0, upto: u64::MAX, min_version: 0 });
+            self.news.insert(actor);
+        }
+    }
+
+    /// Gives every grant that may be given under the bound, to whoever holds the fewest per worker.
     fn issue(&mut self) {
-        if !self.started && self.members.len() < self.wait_for {
-            return;
-        }
-        if self.members.is_empty() {
-            return;
-        }
-        self.started = true;
-        if self.bound.is_none() {
-            for member in self.members.values_mut().filter(|m| m.next_grant == 0) {
-                member.next_grant = u64::MAX;
-                member.unsent.push(Grant { from: 0, upto: u64::MAX, min_version: 0 });
-            }
+        if self.bound.is_none() || !self.start() {
             return;
         }
         let capacity = self.capacity();
-        let mut covered = self.covered();
-        loop {
-            let candidate =
-                self.members.iter_mut().filter(|(_, m)| m.active && covered + m.columns <= capacity).min_by(
-                    |(a_id, a), (b_id, b)| {
-                        // pending / workers, compared without division.
-                        (a.pending * b.workers).cmp(&(b.pending * a.workers)).then(a_id.cmp(b_id))
-                    },
-                );
-            let Some((&actor, member)) = candidate else { break };
-            let index = member.next_grant;
-            member.next_grant += 1;
-            member.pending += 1;
-            covered += member.columns;
-            append(&mut member.unsent, index, self.version);
-            let ticket = Ticket { min_version: self.version, columns: member.columns };
+        while let Some(free) = capacity.checked_sub(self.covered()) {
+            let next = self.candidates.range(..=free).filter_map(|(_, alike)| alike.first()).min();
+            let Some(&Load { actor, .. }) = next else { break };
+            let version = self.version;
+            let mut ticket = Ticket { min_version: version, columns: 0 };
+            let mut index = 0;
+            self.change(actor, |member| {
+                (index, ticket.columns) = (member.next_grant, member.columns);
+                member.next_grant += 1;
+                member.pending += 1;
+                append(&mut member.unsent, index, version);
+            });
+            self.granted.add(ticket.min_version, ticket.columns);
             self.tickets.insert((actor, index), ticket);
+            self.news.insert(actor);
         }
     }
 }
@@ -359,18 +475,6 @@ fn append(unsent: &mut Vec<Grant>, index: u64, min_version: u64) {
     match unsent.last_mut() {
         Some(last) if last.upto == index && last.min_version == min_version => last.upto += 1,
         _ => unsent.push(Grant { from: index, upto: index + 1, min_version }),
-    }
-}
-
-/// Removes `columns` columns, those of the oldest versions first.
-fn take_oldest(queued: &mut QueuedColumns, mut columns: usize) {
-    while let Some(mut oldest) = queued.first_entry() {
-        if *oldest.get() > columns {
-            *oldest.get_mut() -= columns;
-            return;
-        }
-        columns -= *oldest.get();
-        oldest.remove();
     }
 }
 

@@ -1,27 +1,37 @@
 //! The gRPC service: moves messages between streams and the roster, intake and broadcast. No tensor work.
 
+mod inbound;
+
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use impresario_common::unroll::Unroll;
+use impresario_common::unroll::{Unroll, UnrollLayout};
 use impresario_common::wire::REFUSAL_METADATA;
 use impresario_common::wire::v1::actor_message::Kind;
 use impresario_common::wire::v1::learner_server::Learner;
 use impresario_common::wire::v1::{self, Refusal};
 
 use crate::broadcast::Broadcast;
-use crate::intake::{AdmissionError, Intake, Mail, OpenStream, StreamKey};
+use crate::intake::{AdmissionError, Arrival, Intake, Mail, OpenStream, StreamKey};
 use crate::roster::{Refused, Roster};
+use inbound::Inbound;
+
+pub(crate) use inbound::SetAside;
 
 /// How long a new stream may take to say who it is.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Messages that wait in a stream's channel; the transport has buffers of its own.
 const OUTBOX: usize = 1;
+
+/// Bytes of experience after which unrolls that have come together are admitted, before more are decoded.
+const AT_ONCE: usize = 256 << 10;
 
 impl From<Refused> for Status {
     fn from(refused: Refused) -> Self {
@@ -71,7 +81,7 @@ impl LearnerService {
     async fn exchange(
         &self,
         stream: &OpenStream,
-        inbound: &mut Streaming<v1::ActorMessage>,
+        inbound: &mut Inbound,
         outbox: &mpsc::Sender<Result<v1::LearnerMessage, Status>>,
     ) -> Result<(), Status> {
         tokio::select! {
@@ -87,41 +97,32 @@ impl LearnerService {
     }
 
     /// Reads an actor's messages until it says goodbye or the stream ends.
-    async fn receive(
-        &self,
-        stream: StreamKey,
-        inbound: &mut Streaming<v1::ActorMessage>,
-    ) -> Result<(), Status> {
+    async fn receive(&self, stream: StreamKey, inbound: &mut Inbound) -> Result<(), Status> {
+        let (layout, columns) = self.intake.shape(stream.actor).map_err(Refused::from)?;
+        let mut arrivals = VecDeque::new();
         loop {
-            match inbound.message().await?.map(|m| m.kind) {
-                None => return Ok(()),
-                Some(Some(Kind::Unroll(unroll))) => match self.admit(stream, unroll).await {
-                    // Steps that come after the end are in the actor's goodbye.
-                    Ok(()) | Err(Refused { refusal: Refusal::Finished, .. }) => {}
-                    Err(refused) => return Err(refused.into()),
-                },
-                Some(Some(Kind::Progress(progress))) => {
+            let next = take_unrolls(inbound, &layout, columns, &mut arrivals).await;
+            match self.intake.admit_all(stream, &mut arrivals).await {
+                Ok(()) => {}
+                // Steps that come after the end are in the actor's goodbye.
+                Err(AdmissionError::Finished) => arrivals.clear(),
+                Err(refused) => return Err(Refused::from(refused).into()),
+            }
+            match next? {
+                // The acknowledgement's turn, and that of whoever reads the connection.
+                Next::MoreToCome => tokio::task::yield_now().await,
+                Next::End => return Ok(()),
+                Next::Progress(progress) => {
                     self.intake.progress(stream, progress).map_err(Refused::from)?;
                 }
-                Some(Some(Kind::Goodbye(goodbye))) => {
+                Next::Goodbye(goodbye) => {
                     let progress = goodbye.progress.unwrap_or_default();
                     self.intake.goodbye(stream, progress).map_err(Refused::from)?;
                     self.roster.remove(stream.actor);
                     return Ok(());
                 }
-                Some(Some(Kind::Hello(_))) => return Err(malformed("a stream says hello once").into()),
-                Some(None) => return Err(malformed("a message of no known kind").into()),
             }
         }
-    }
-
-    async fn admit(&self, stream: StreamKey, mut message: v1::Unroll) -> Result<(), Refused> {
-        let (layout, columns) = self.intake.shape(stream.actor)?;
-        let sequence = message.sequence;
-        let progress = message.progress.take().ok_or_else(|| malformed("progress: missing"))?;
-        let unroll = Unroll::from_wire(message, &layout, columns)
-            .map_err(|e| malformed(format!("unroll {sequence}: {e}")))?;
-        Ok(self.intake.admit(stream, sequence, progress, unroll).await?)
     }
 
     /// Sends acknowledgements and grants as they come up, until nobody takes them any more.
@@ -150,6 +151,55 @@ impl LearnerService {
             }
         }
     }
+}
+
+/// What an actor's unrolls are followed by.
+enum Next {
+    /// By others, in a moment.
+    MoreToCome,
+    Progress(v1::Progress),
+    Goodbye(v1::Goodbye),
+    /// By nothing: the stream has ended.
+    End,
+}
+
+/// Waits for a message, and decodes the unrolls that are here. To admit them together takes one turn at the lock, one
+/// wake-up of the trainer and one acknowledgement.
+async fn take_unrolls(
+    inbound: &mut Inbound,
+    layout: &UnrollLayout,
+    columns: usize,
+    arrivals: &mut VecDeque<Arrival>,
+) -> Result<Next, Status> {
+    let mut message = inbound.message().await?;
+    let mut bytes = 0;
+    loop {
+        match message.map(|m| m.kind) {
+            None => return Ok(Next::End),
+            Some(Some(Kind::Unroll(unroll))) => arrivals.push_back(arrival(unroll, layout, columns)?),
+            Some(Some(Kind::Progress(progress))) => return Ok(Next::Progress(progress)),
+            Some(Some(Kind::Goodbye(goodbye))) => return Ok(Next::Goodbye(goodbye)),
+            Some(Some(Kind::Hello(_))) => return Err(malformed("a stream says hello once").into()),
+            Some(None) => return Err(malformed("a message of no known kind").into()),
+        }
+        bytes += arrivals.back().map_or(0, |arrival| arrival.unroll.bytes());
+        if bytes >= AT_ONCE {
+            return Ok(Next::MoreToCome);
+        }
+        match inbound.message_at_hand().await {
+            Poll::Ready(next) => message = next?,
+            Poll::Pending => return Ok(Next::MoreToCome),
+        }
+    }
+}
+
+/// Decodes and checks an unroll.
+fn arrival(mut message: v1::Unroll, layout: &UnrollLayout, columns: usize) -> Result<Arrival, Refused> {
+    let sequence = message.sequence;
+    let progress = message.progress.take().ok_or_else(|| malformed("progress: missing"))?;
+    let unroll = Unroll::from_wire(message, layout, columns)
+        .map_err(|e| malformed(format!("unroll {sequence}: {e}")))?;
+    Ok(Arrival { sequence, progress, unroll })
 }
 
 fn learner_message(mail: Mail) -> v1::LearnerMessage {
@@ -214,7 +264,8 @@ impl Learner for LearnerService {
         &self,
         request: Request<Streaming<v1::ActorMessage>>,
     ) -> Result<Response<Self::StreamUnrollsStream>, Status> {
-        let mut inbound = request.into_inner();
+        let mut inbound = Inbound::of(request.extensions())
+            .ok_or_else(|| Status::internal("the service is not wrapped in SetAside"))?;
         let first = tokio::time::timeout(HELLO_TIMEOUT, inbound.message())
             .await
             .map_err(|_| Status::deadline_exceeded("the stream's first message did not come"))??;

@@ -3,52 +3,21 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
+mod oracle;
+
 use std::collections::HashMap;
 
-use candle_core::{Device, Tensor};
-use impresario_common::config::{
-    AlgorithmConfig, ImpalaConfig, LossReduction, OptimizerKind, PolicySection, RunConfig,
-};
-use impresario_common::policy::{PolicySpec, Weights};
-use impresario_common::space::{EnvironmentSpec, Space};
-use impresario_common::unroll::Array;
+use impresario_common::config::{AlgorithmConfig, ImpalaConfig, LossReduction, OptimizerKind, RunConfig};
 use impresario_learner::algorithm::impala::Impala;
-use impresario_learner::algorithm::{Algorithm, Metrics, Outcome, Progress, TargetPolicy};
-use impresario_learner::batch::Batch;
+use impresario_learner::algorithm::{Algorithm, Metrics, Outcome, Progress};
+use oracle::{Parameter, World, assert_close, assert_tensors_close, policy_section};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
 struct Fixture {
-    parameter_names: Vec<String>,
-    parameters: HashMap<String, Parameter>,
-    batch: BatchOf,
+    #[serde(flatten)]
+    world: World,
     cases: Vec<Case>,
-}
-
-#[derive(Deserialize)]
-struct Parameter {
-    shape: Vec<usize>,
-    data: Vec<f64>,
-}
-
-#[derive(Deserialize)]
-struct BatchOf {
-    time: usize,
-    batch: usize,
-    observations: Vec<Vec<Vec<f32>>>,
-    actions: Vec<Vec<i32>>,
-    rewards: Vec<Vec<f32>>,
-    behaviour_log_probs: Vec<Vec<f32>>,
-    terminated: Vec<Vec<bool>>,
-    truncated: Vec<Vec<bool>>,
-    final_observations: Vec<FinalObservation>,
-}
-
-#[derive(Deserialize)]
-struct FinalObservation {
-    t: usize,
-    b: usize,
-    observation: Vec<f32>,
 }
 
 #[derive(Deserialize)]
@@ -90,42 +59,12 @@ impl Fixture {
     fn read() -> Self {
         serde_json::from_str(include_str!("fixtures/torch_impala.json")).unwrap()
     }
-
-    fn weights(&self) -> Weights {
-        let tensor = |name: &String| {
-            let parameter = &self.parameters[name];
-            let values = parameter.data.iter().map(|v| *v as f32).collect();
-            (name.clone(), Tensor::from_vec(values, parameter.shape.as_slice(), &Device::Cpu).unwrap())
-        };
-        Weights(self.parameter_names.iter().map(tensor).collect())
-    }
-
-    fn batch(&self) -> Batch {
-        let batch = &self.batch;
-        let mut observations: Vec<f32> = batch.observations.iter().flatten().flatten().copied().collect();
-        observations.extend(batch.final_observations.iter().flat_map(|f| &f.observation));
-        let flags = |flags: &[Vec<bool>]| flags.iter().flatten().map(|flag| u8::from(*flag)).collect();
-        Batch {
-            length: batch.time,
-            columns: batch.batch,
-            observations: Array::F32(observations),
-            actions: Array::I32(batch.actions.concat()),
-            rewards: batch.rewards.concat(),
-            terminated: flags(&batch.terminated),
-            truncated: flags(&batch.truncated),
-            behaviour_log_probs: batch.behaviour_log_probs.concat(),
-            final_steps: batch.final_observations.iter().map(|f| f.t * batch.batch + f.b).collect(),
-            action_masks: vec![],
-            core_states: vec![],
-            policy_versions: vec![0; batch.batch],
-        }
-    }
 }
 
 impl Knobs {
     fn run_config(&self) -> RunConfig {
         let mut config = RunConfig {
-            policy: PolicySection { hidden: vec![8, 8], ..PolicySection::default() },
+            policy: policy_section(),
             algorithm: AlgorithmConfig::Impala(self.impala()),
             ..RunConfig::default()
         };
@@ -154,46 +93,14 @@ impl Knobs {
     }
 }
 
-fn target(fixture: &Fixture, config: &RunConfig) -> TargetPolicy {
-    let environment = EnvironmentSpec {
-        id: "Oracle-v0".into(),
-        observation: Space::boxed(&[f32::NEG_INFINITY; 4], &[f32::INFINITY; 4]),
-        action: Space::Discrete { n: 3 },
-        max_episode_steps: None,
-        solved_return: None,
-        masks_actions: false,
-    };
-    let spec = PolicySpec::new(&environment, &config.policy).unwrap();
-    TargetPolicy::new(config, &environment, &spec, &fixture.weights()).unwrap()
-}
-
-/// The reference is in `f64`; ours is not.
-#[track_caller]
-fn assert_close(ours: impl Into<f64>, reference: f64, what: &str) {
-    let ours = ours.into();
-    assert!(
-        (ours - reference).abs() < 2e-5 * reference.abs().max(1.0),
-        "{what}: {ours}, expected {reference}"
-    );
-}
-
-#[track_caller]
-fn assert_tensors_close(ours: &Tensor, reference: &Parameter, what: &str) {
-    assert_eq!(ours.dims(), reference.shape, "{what}");
-    for (ours, reference) in ours.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().zip(&reference.data)
-    {
-        assert_close(*ours, *reference, what);
-    }
-}
-
 #[test]
 fn gradients_are_those_of_pytorch() {
     let fixture = Fixture::read();
     assert_eq!(fixture.cases.len(), 5);
     for case in &fixture.cases {
-        let target = target(&fixture, &case.config.run_config());
+        let target = fixture.world.target(&case.config.run_config());
         let mut impala = Impala::new(&case.config.impala());
-        let (_, loss) = impala.loss(&target, &fixture.batch(), &mut Metrics::default()).unwrap();
+        let (_, loss) = impala.loss(&target, &fixture.world.batch(), &mut Metrics::default()).unwrap();
         let gradients = loss.backward().unwrap();
         for (name, var) in target.parameters().iter() {
             let what = format!("{}: gradient of {name}", case.name);
@@ -205,9 +112,9 @@ fn gradients_are_those_of_pytorch() {
 #[test]
 fn three_updates_are_those_of_pytorch() {
     let fixture = Fixture::read();
-    let batch = fixture.batch();
+    let batch = fixture.world.batch();
     for case in &fixture.cases {
-        let mut target = target(&fixture, &case.config.run_config());
+        let mut target = fixture.world.target(&case.config.run_config());
         let mut impala = Impala::new(&case.config.impala());
         let count = match case.config.reduction {
             LossReduction::Sum => batch.steps() as f64,

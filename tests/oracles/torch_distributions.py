@@ -1,7 +1,8 @@
 """Writes what PyTorch computes for the policy's numerics, to check ours against.
 
-Covers `torch.distributions` (categorical, independent categoricals, diagonal normal): log-probability, entropy,
-KL divergence and the gradient of a weighted sum; dense layers forward and backward; RMSprop and Adam steps.
+Covers `torch.distributions` (categorical, independent categoricals, the same with masked logits, diagonal normal, the
+same squashed by a hyperbolic tangent): log-probability, entropy, KL divergence and the gradient of a weighted sum; dense layers forward and
+backward; RMSprop and Adam steps.
 
     pip install torch==2.15.0 "numpy<2.3"
     python tests/oracles/torch_distributions.py
@@ -15,7 +16,14 @@ import json
 import pathlib
 
 import torch
-from torch.distributions import Categorical, Independent, Normal, kl_divergence
+from torch.distributions import (
+    Categorical,
+    Independent,
+    Normal,
+    TanhTransform,
+    TransformedDistribution,
+    kl_divergence,
+)
 
 torch.manual_seed(20_240_607)
 FIXTURE = pathlib.Path(__file__).parents[2] / "common" / "tests" / "fixtures" / "torch_distributions.json"
@@ -57,6 +65,43 @@ def categorical(nvec, rows, scale):
     }
 
 
+def masked(nvec, rows):
+    """A categorical over the legal alternatives alone: the illegal ones are not there, rather than at -inf."""
+    params = random(rows, sum(nvec), scale=1.5).requires_grad_()
+    masks = torch.stack([torch.cat([one_legal(n) for n in nvec]) for _ in range(rows)])
+    log_probs, entropies, actions = [], [], []
+    for row, mask in zip(params, masks):
+        log_prob, entropy, action = 0, 0, []
+        for logits, legal in zip(row.split(nvec), mask.split(nvec)):
+            distribution = Categorical(logits=logits[legal.bool()])
+            among_legal = torch.randint(int(legal.sum()), ())
+            log_prob = log_prob + distribution.log_prob(among_legal)
+            entropy = entropy + distribution.entropy()
+            action.append(int(legal.nonzero()[among_legal]))
+        log_probs.append(log_prob)
+        entropies.append(entropy)
+        actions += action
+    log_prob, entropy = torch.stack(log_probs), torch.stack(entropies)
+    weights = random(rows, 2)
+    return {
+        "nvec": nvec,
+        "params": numbers(params),
+        "masks": masks.reshape(-1).tolist(),
+        "actions": actions,
+        "weights": numbers(weights),
+        "log_prob": numbers(log_prob),
+        "entropy": numbers(entropy),
+        "gradient": numbers(weighted_gradient(params, log_prob, entropy, weights)),
+    }
+
+
+def one_legal(n):
+    """Random flags of which at least one is 1."""
+    mask = torch.randint(2, (n,))
+    mask[torch.randint(n, ())] = 1
+    return mask
+
+
 def normal(dimensions, rows):
     params = random(rows, 2 * dimensions, scale=0.8).requires_grad_()
     other = random(rows, 2 * dimensions, scale=0.8)
@@ -75,6 +120,40 @@ def normal(dimensions, rows):
         "log_prob": numbers(log_prob),
         "entropy": numbers(entropy),
         "kl": numbers(kl_divergence(distribution(params), distribution(other))),
+        "gradient": numbers(weighted_gradient(params, log_prob, entropy, weights)),
+    }
+
+
+def squashed(dimensions, rows, scale):
+    """`actions` are those before the tangent. Entropy by numerical integration: torch has no form for it either."""
+    params = random(rows, 2 * dimensions, scale=0.25).requires_grad_()
+    other = random(rows, 2 * dimensions, scale=0.25)
+
+    def base(row):
+        return Independent(Normal(row[:, :dimensions], row[:, dimensions:].exp()), 1)
+
+    def log_slope(u):
+        return -2 * (torch.logaddexp(u, -u) - torch.log(torch.tensor(2.0, dtype=u.dtype)))
+
+    actions, weights = random(rows, dimensions, scale=scale), random(rows, 2)
+    log_prob = base(params).log_prob(actions) - log_slope(actions).sum(1)
+    if scale < 3:  # beyond that tanh has lost what atanh would need
+        squash = TransformedDistribution(base(params), [TanhTransform()])
+        torch.testing.assert_close(squash.log_prob(actions.tanh()), log_prob)
+    grid = torch.linspace(-9, 9, 20_001, dtype=torch.float64)
+    weight = Normal(0.0, 1.0).log_prob(grid).exp()
+    mean, std = params[:, :dimensions, None], params[:, dimensions:, None].exp()
+    mean_log_slope = torch.trapezoid(log_slope(mean + std * grid) * weight, grid)
+    entropy = base(params).entropy() + mean_log_slope.sum(1)
+    return {
+        "dimensions": dimensions,
+        "params": numbers(params),
+        "other": numbers(other),
+        "actions": numbers(actions),
+        "weights": numbers(weights),
+        "log_prob": numbers(log_prob),
+        "entropy": numbers(entropy),
+        "kl": numbers(kl_divergence(base(params), base(other))),
         "gradient": numbers(weighted_gradient(params, log_prob, entropy, weights)),
     }
 
@@ -165,6 +244,8 @@ def main():
             optimizer("Adam", {"lr": 0.01, "betas": [0.9, 0.999], "eps": 1e-8}),
             optimizer("Adam", {"lr": 0.001, "betas": [0.5, 0.9], "eps": 1e-3}),
         ],
+        "squashed": [squashed(1, 6, 1.0), squashed(4, 5, 1.0), squashed(3, 5, 40.0)],
+        "masked": [masked([6], 7), masked([3, 1, 5], 6)],
     }
     FIXTURE.parent.mkdir(parents=True, exist_ok=True)
     FIXTURE.write_text(json.dumps(fixture, indent=None, separators=(",", ":")) + "\n")

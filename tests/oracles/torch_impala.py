@@ -8,17 +8,7 @@ updates. To make it anew, from the repository root (Python 3.11):
 
 Inputs are exact in float32; everything is computed in float64.
 
-The network: observation [4] -> encoder.0 [8] -> tanh -> encoder.1 [8] -> tanh -> policy [3] (logits of a
-categorical distribution) and value [1].
-
-Episode ends, at step t of column b, with r_t clipped to [-1, 1] first where the case says so:
-
-    running                     reward r_t                              discount gamma
-    terminated                  reward r_t                              discount 0
-    truncated, not terminated   reward r_t + gamma * V(final_obs)       discount 0
-
-V(final_obs) is taken under the current parameters, without a gradient. `observations[t + 1]` behind either
-end is the first observation of the next episode. A step that is both counts as terminated.
+Network, batch and the ends of episodes: torch_support.py.
 
 The loss, V-trace (rlax's, see `vtrace` below) without a gradient, pi_t and V_t from observations[t]:
 
@@ -63,19 +53,16 @@ Layout (arrays nested, C order):
       parameters_after  name -> {shape, data}, after the third update
 """
 
-import json
 import pathlib
-import re
 
 import numpy as np
 import torch
 from torch import nn
 
+from torch_support import Network, cut_episodes, flat, make_batch, make_network, vtrace, world, write
+
 FIXTURE = pathlib.Path(__file__).parents[2] / "learner/tests/fixtures/torch_impala.json"
 
-T, B, OBSERVATION, HIDDEN, ACTIONS = 5, 4, 4, 8, 3
-TERMINATED = [(1, 0), (3, 2), (4, 3)]
-TRUNCATED = [(2, 1), (0, 2), (4, 2), (3, 2)]  # (3, 2) is both; (4, 2) ends the unroll
 UPDATES = 3
 
 DEFAULTS = {
@@ -110,87 +97,15 @@ CASES = {
 }
 
 
-class Network(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.encoder = nn.ModuleList([nn.Linear(OBSERVATION, HIDDEN), nn.Linear(HIDDEN, HIDDEN)])
-        self.policy = nn.Linear(HIDDEN, ACTIONS)
-        self.value = nn.Linear(HIDDEN, 1)
-
-    def forward(self, observations):
-        """[..., 4] -> log-probabilities of the actions [..., 3] and values [...]."""
-        x = observations
-        for layer in self.encoder:
-            x = torch.tanh(layer(x))
-        return torch.log_softmax(self.policy(x), -1), self.value(x).squeeze(-1)
-
-
-def vtrace(log_rhos, discounts, rewards, values, config):
-    """Targets and advantages [T, B]; `values` is [T + 1, B]."""
-    rhos = log_rhos.exp()
-    cs = config["lambda"] * rhos.clamp(max=config["clip_c"])
-    deltas = rhos.clamp(max=config["clip_rho"]) * (rewards + discounts * values[1:] - values[:-1])
-    vs = [values[-1]]
-    for t in reversed(range(T)):
-        vs.insert(0, values[t] + deltas[t] + discounts[t] * cs[t] * (vs[0] - values[t + 1]))
-    vs = torch.stack(vs)
-    q = rewards + discounts * (config["lambda"] * vs[1:] + (1 - config["lambda"]) * values[1:])
-    return vs[:-1], rhos.clamp(max=config["clip_pg_rho"]) * (q - values[:-1])
-
-
-def single(x):
-    """Rounds to float32 and returns to float64, so that a reader in float32 has the same input."""
-    return torch.tensor(np.asarray(x), dtype=torch.float32).double()
-
-
-def flags(at):
-    result = torch.zeros(T, B, dtype=torch.bool)
-    for t, b in at:
-        result[t, b] = True
-    return result
-
-
-def make_network(rng):
-    network = Network().double()
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.copy_(single(rng.normal(0.0, 0.5, parameter.shape)))
-    return network
-
-
-def make_batch(rng):
-    # The behaviour policy is not the network: the ratios lie on both sides of the clips.
-    logits = torch.tensor(rng.normal(0.0, 1.0, (T, B, ACTIONS)))
-    actions = torch.tensor(rng.integers(0, ACTIONS, (T, B)))
-    log_probs = torch.log_softmax(logits, -1).gather(-1, actions[..., None]).squeeze(-1)
-    terminated, truncated = flags(TERMINATED), flags(TRUNCATED)
-    bootstrapped = truncated & ~terminated
-    return {
-        "observations": single(rng.normal(0.0, 1.0, (T + 1, B, OBSERVATION))),
-        "actions": actions,
-        "rewards": single(rng.normal(0.0, 1.5, (T, B))),
-        "behaviour_log_probs": single(log_probs),
-        "terminated": terminated,
-        "truncated": truncated,
-        "bootstrapped": bootstrapped,
-        "final_observations": single(rng.normal(0.0, 1.0, (int(bootstrapped.sum()), OBSERVATION))),
-    }
-
-
 def loss(network, batch, config):
     """The loss and its parts, and what they were made of."""
-    log_policy, values = network(batch["observations"])
-    log_policy, baseline = log_policy[:-1], values[:-1]
+    policy, values = network(batch["observations"])
+    baseline = values[:-1]
+    log_policy = policy.logits[:-1]
     log_probs = log_policy.gather(-1, batch["actions"][..., None]).squeeze(-1)
 
     with torch.no_grad():
-        _, final_values = network(batch["final_observations"])
-        rewards = batch["rewards"].clone()
-        if config["reward_clip"] is not None:
-            rewards.clamp_(-config["reward_clip"], config["reward_clip"])
-        rewards[batch["bootstrapped"]] += config["gamma"] * final_values
-        ended = batch["terminated"] | batch["truncated"]
-        discounts = torch.where(ended, 0.0, config["gamma"]).double()
+        rewards, discounts, final_values = cut_episodes(network, batch, config)
         log_rhos = log_probs - batch["behaviour_log_probs"]
         vs, pg_advantages = vtrace(log_rhos, discounts, rewards, values, config)
 
@@ -244,46 +159,12 @@ def case(name, parameters, batch, config):
     }
 
 
-def flat(tensors):
-    return {
-        name: {"shape": list(tensor.shape), "data": tensor.detach().flatten()}
-        for name, tensor in tensors.items()
-    }
-
-
-def plain(x):
-    """Numbers and tensors as JSON has them, nine digits each: enough to tell float32s apart."""
-    if isinstance(x, dict):
-        return {key: plain(value) for key, value in x.items()}
-    if isinstance(x, list):
-        return [plain(value) for value in x]
-    if isinstance(x, torch.Tensor):
-        assert x.dtype in (torch.float64, torch.int64, torch.bool) and x.isfinite().all(), x
-        return plain(x.tolist())
-    if isinstance(x, float):
-        return float(f"{x:.9g}")
-    return x
-
-
 def main():
     rng = np.random.default_rng(1802_01561)
     network, batch = make_network(rng), make_batch(rng)
     parameters = {name: p.detach().clone() for name, p in network.named_parameters()}
-    at = batch["bootstrapped"].nonzero().tolist()
-    finals = [{"t": t, "b": b, "observation": o} for (t, b), o in zip(at, batch["final_observations"])]
-    inputs = {key: value for key, value in batch.items() if key != "bootstrapped"}
-    fixture = {
-        "torch": torch.__version__.split("+")[0],
-        "numpy": np.__version__,
-        "parameter_names": list(parameters),
-        "parameters": flat(parameters),
-        "batch": {"time": T, "batch": B, **inputs, "final_observations": finals},
-        "cases": [case(name, parameters, batch, {**DEFAULTS, **changes}) for name, changes in CASES.items()],
-    }
-    # One array of numbers a line: a change of the file can be read.
-    text = json.dumps(plain(fixture), indent=1)
-    text = re.sub(r"\[[^][{}]*\]", lambda array: " ".join(array[0].split()), text)
-    FIXTURE.write_text(text + "\n")
+    cases = [case(name, parameters, batch, {**DEFAULTS, **changes}) for name, changes in CASES.items()]
+    write(FIXTURE, {**world(network, batch), "cases": cases})
 
 
 if __name__ == "__main__":

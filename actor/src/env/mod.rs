@@ -53,8 +53,8 @@ pub enum ObservationMut<'a> {
 pub enum Action<'a> {
     /// Choices of a discrete (one number) or multi-discrete (one per choice) space.
     Discrete(&'a [i32]),
-    /// Real numbers of a box space. They may lie outside its bounds: a Gaussian policy knows none, and
-    /// the environment clips as Gymnasium's does.
+    /// Real numbers of a box space. They may lie outside its bounds: a Gaussian policy that is not squashed knows
+    /// none, and the environment clips as Gymnasium's does.
     Continuous(&'a [f32]),
 }
 

@@ -72,6 +72,8 @@ pub struct Sampler {
     cut_copies: Vec<usize>,
     /// Distribution parameters that the present unroll was acted with, if someone wants to know them.
     parameters: Option<Vec<f32>>,
+    /// What the environments see of continuous actions, `[E, D]`, where that differs from the actions.
+    environment_actions: Vec<f32>,
     /// Rows of steps taken in the present unroll.
     rows: usize,
     /// Whether episodes have been started.
@@ -115,6 +117,7 @@ impl Sampler {
         Ok(Self {
             episodes: vec![Episode::default(); copies],
             cut_copies: Vec::with_capacity(copies),
+            environment_actions: vec![],
             observation_len: layout.observation.len(),
             row_shape,
             parameters: None,
@@ -241,7 +244,9 @@ impl Sampler {
         let chosen = span(row, copies * self.distribution.action_len());
         let actions = match &unroll.actions {
             Array::I32(values) => Action::Discrete(&values[chosen]),
-            Array::F32(values) => Action::Continuous(&values[chosen]),
+            Array::F32(values) => Action::Continuous(
+                self.distribution.to_environment(&values[chosen], &mut self.environment_actions),
+            ),
             Array::U8(_) => unreachable_actions(),
         };
         self.cut_copies.clear();

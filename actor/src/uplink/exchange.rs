@@ -19,8 +19,9 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
 /// Time that the learner may take to end the stream after the Goodbye.
 const GOODBYE_DEADLINE: Duration = Duration::from_secs(5);
-/// Messages handed to the connection ahead of what it can send.
-const SEND_AHEAD: usize = 4;
+/// Messages handed to the connection ahead of what it can send. Small ones travel together; their arrays are the
+/// outbox's own.
+const SEND_AHEAD: usize = 32;
 
 /// What this end of the stream is up to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use toml::{Table, Value};
 use super::algorithm::AlgorithmConfig;
 use super::flags::RunFlags;
 use super::ranges::{at_least_1, check, fraction, not_negative, positive};
-use super::sections::{OptimizerKind, RunConfig, UntilReturn};
+use super::sections::{LogStd, OptimizerKind, PolicySection, RunConfig, UntilReturn};
 
 /// Name of the file in a run directory that holds the run's resolved configuration.
 pub const RUN_CONFIG_FILE: &str = "config.toml";
@@ -131,6 +131,7 @@ impl RunConfig {
             (-20.0..=5.0).contains(&self.policy.initial_log_std),
             "must lie between -20 and 5",
         )?;
+        check_log_std_bounds(&self.policy)?;
 
         self.algorithm.validate()?;
 
@@ -164,6 +165,24 @@ impl RunConfig {
         positive("report.checkpoint_seconds", self.report.checkpoint_seconds)?;
         at_least_1("report.checkpoints_kept", self.report.checkpoints_kept)
     }
+}
+
+/// The bounds of a head that gives standard deviations.
+fn check_log_std_bounds(policy: &PolicySection) -> Result<(), ConfigError> {
+    let (min, max) = (policy.min_log_std, policy.max_log_std);
+    check("policy.min_log_std", &min, (-20.0..=5.0).contains(&min), "must lie between -20 and 5")?;
+    check(
+        "policy.max_log_std",
+        &max,
+        max > min && max <= 5.0,
+        "must lie above policy.min_log_std and be at most 5",
+    )?;
+    check(
+        "policy.initial_log_std",
+        &policy.initial_log_std,
+        policy.log_std == LogStd::Free || (min..=max).contains(&policy.initial_log_std),
+        "must lie between policy.min_log_std and policy.max_log_std where policy.log_std is \"state\"",
+    )
 }
 
 fn read_file(path: &Path) -> Result<Table, ConfigError> {
@@ -348,6 +367,8 @@ mod tests {
         says(&["learner.max_policy_lag=1001"], "must be at most 1000, or \"unlimited\"");
         says(&["algorithm.gamma=1.5"], "algorithm.gamma is 1.5, must lie between 0 and 1");
         says(&["rollout.workers_per_actor=3"], "must divide rollout.envs_per_actor");
+        says(&["policy.max_log_std=-20"], "must lie above policy.min_log_std");
+        says(&["policy.log_std=state", "policy.initial_log_std=3"], "must lie between policy.min_log_std");
         says(&["nonsense"], "not of the form");
         says(&["policy=3"], "policy is a section");
     }

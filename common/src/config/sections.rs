@@ -164,8 +164,21 @@ pub struct PolicySection {
     pub policy_gain: f32,
     /// Gain of the value head's orthogonal initialisation.
     pub value_gain: f32,
+    /// Whether continuous actions are squashed into the bounds of their space by a hyperbolic tangent, which needs
+    /// finite bounds. Without it actions beyond the bounds are clipped by the environment, and probability
+    /// piles up there unseen. Discrete actions have nothing to squash.
+    pub squash: bool,
+    /// Where the logarithm of the standard deviation of continuous actions comes from: `"free"` parameters, the same
+    /// at every observation, or `"state"`, a head of the network. The latter can be bold here and careful there,
+    /// and is easier to lose exploration with.
+    pub log_std: LogStd,
     /// Initial logarithm of the standard deviation of continuous actions.
     pub initial_log_std: f32,
+    /// Least logarithm of the standard deviation that a head of the network may give. Beyond this bound and the next
+    /// the head's output is cut off and has no gradient.
+    pub min_log_std: f32,
+    /// Largest logarithm of the standard deviation that a head of the network may give.
+    pub max_log_std: f32,
 }
 
 impl Default for PolicySection {
@@ -176,9 +189,23 @@ impl Default for PolicySection {
             shared_encoder: true,
             policy_gain: 0.01,
             value_gain: 1.0,
+            squash: false,
+            log_std: LogStd::Free,
             initial_log_std: 0.0,
+            min_log_std: -20.0,
+            max_log_std: 2.0,
         }
     }
+}
+
+/// Where the logarithms of the standard deviations of continuous actions come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogStd {
+    /// Parameters of their own.
+    Free,
+    /// A head of the network.
+    State,
 }
 
 /// Non-linearity of a hidden layer.

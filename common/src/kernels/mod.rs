@@ -10,6 +10,7 @@
 //! - `simd` chooses the instruction set at run time, so that one binary runs everywhere and is fast
 //!   where AVX2 or AVX-512 is present;
 //! - `elementwise`: [`tanh`], [`exp`], [`ln`], [`sum_squares`], [`all_finite`];
+//! - `arrays`: [`elements`] out of bytes, [`all_below`], [`count_cut`];
 //! - `matmul`: matrix products for shapes where a general library pays too much for packing;
 //! - `linear`: the fused dense layer, its gradient, and the slice-level entry that actors use;
 //! - `optimizer`: RMSProp and Adam steps in place;
@@ -19,6 +20,7 @@
 //!
 //! *Invariant*: a result depends on the instruction set, but not on the number of threads.
 
+mod arrays;
 mod elementwise;
 mod linear;
 mod matmul;
@@ -28,12 +30,13 @@ mod storage;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+pub use arrays::{all_below, count_cut, elements};
 pub use elementwise::{all_finite, exp, ln, sum_squares, tanh};
 pub use linear::{Activation, PackedLinear, linear, linear_backward, linear_into};
 pub use optimizer::{Adam, EpsilonPlacement, RmsProp, adam_step, rmsprop_step};
 pub use storage::{update_in_place, with_slice};
 
-pub(crate) use elementwise::{exp_of, ln_of};
+pub(crate) use elementwise::{exp_of, ln_of, tanh_of};
 pub(crate) use simd::{Isa, dispatch};
 
 static THREADS: AtomicUsize = AtomicUsize::new(1);

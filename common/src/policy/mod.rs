@@ -4,10 +4,12 @@
 //!
 //! * [`network`]: which parameters a policy has, how they start, and how they turn observations into
 //!   distribution parameters and values. Actor and learner run this same code.
+//! * `head`: from the last hidden layer to a row of distribution parameters.
 //! * [`distribution`]: what the policy head's numbers say about actions.
 //! * [`snapshot`]: one version of the weights, immutable, and its way to and from the wire.
 
 pub mod distribution;
+mod head;
 pub mod network;
 pub mod snapshot;
 

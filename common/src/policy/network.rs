@@ -7,6 +7,7 @@
 use candle_core::{DType, Device, Tensor};
 
 use super::distribution::ActionDistribution;
+use super::head::{self, PolicyHead};
 use super::snapshot::Weights;
 use crate::config::{self, PolicySection};
 use crate::kernels::{self, Activation};
@@ -41,7 +42,7 @@ pub struct PolicySpec {
 
 /// How a parameter starts.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Init {
+pub(super) enum Init {
     /// An orthogonal matrix (Saxe et al. 2013, arXiv 1312.6120), scaled.
     Orthogonal { gain: f32 },
     /// One value everywhere.
@@ -50,10 +51,27 @@ enum Init {
 
 /// One parameter: its name, shape and start.
 #[derive(Debug, Clone, PartialEq)]
-struct ParameterSpec {
+pub(super) struct ParameterSpec {
     name: String,
     shape: Vec<usize>,
     init: Init,
+}
+
+impl ParameterSpec {
+    /// A parameter that starts with one value everywhere.
+    pub(super) fn constant(name: &str, shape: Vec<usize>, value: f32) -> Self {
+        Self { name: name.into(), shape, init: Init::Constant(value) }
+    }
+
+    /// The weight and bias of a fully connected layer.
+    pub(super) fn linear(name: &str, inputs: usize, outputs: usize, gain: f32, bias: f32) -> [Self; 2] {
+        let weight = Self {
+            name: format!("{name}.weight"),
+            shape: vec![outputs, inputs],
+            init: Init::Orthogonal { gain },
+        };
+        [weight, Self::constant(&format!("{name}.bias"), vec![outputs], bias)]
+    }
 }
 
 impl PolicySpec {
@@ -62,7 +80,11 @@ impl PolicySpec {
     /// # Errors
     /// If there is no policy for one of the environment's spaces.
     pub fn new(environment: &EnvironmentSpec, section: &PolicySection) -> Result<Self, PolicyError> {
-        let distribution = ActionDistribution::new(&environment.action)
+        let distribution = match section.squash {
+            true => ActionDistribution::squashed(&environment.action),
+            false => ActionDistribution::new(&environment.action),
+        };
+        let distribution = distribution
             .map_err(|e| PolicyError::Space(format!("action space {}: {e}", environment.action)))?;
         let spec =
             Self { observation: environment.observation.clone(), distribution, section: section.clone() };
@@ -98,16 +120,6 @@ impl PolicySpec {
         }
     }
 
-    /// Whether the logarithm of the standard deviation is a parameter of its own, and of which length.
-    fn log_std_len(&self) -> usize {
-        self.distribution.free_parameter_count()
-    }
-
-    /// Outputs of the policy head.
-    fn policy_outputs(&self) -> usize {
-        self.distribution.parameter_count() - self.log_std_len()
-    }
-
     /// Names of the stacks of hidden layers: the policy's, and the value's where it has one of its own.
     fn encoders(&self) -> &'static [&'static str] {
         if self.section.shared_encoder { &["encoder"] } else { &["encoder", "value_encoder"] }
@@ -118,33 +130,18 @@ impl PolicySpec {
         // actor-critic practice (Andrychowicz et al. 2020, arXiv 2006.05990) takes sqrt(2) for both.
         let hidden_gain = std::f32::consts::SQRT_2;
         let mut parameters = vec![];
-        let mut linear = |name: &str, inputs: usize, outputs: usize, gain: f32| {
-            let weight = Init::Orthogonal { gain };
-            parameters.push(ParameterSpec {
-                name: format!("{name}.weight"),
-                shape: vec![outputs, inputs],
-                init: weight,
-            });
-            let bias = Init::Constant(0.0);
-            parameters.push(ParameterSpec { name: format!("{name}.bias"), shape: vec![outputs], init: bias });
-        };
         let mut inputs = self.input_len();
         for encoder in self.encoders() {
             inputs = self.input_len();
             for (layer, &width) in self.section.hidden.iter().enumerate() {
-                linear(&format!("{encoder}.{layer}"), inputs, width, hidden_gain);
+                let name = format!("{encoder}.{layer}");
+                parameters.extend(ParameterSpec::linear(&name, inputs, width, hidden_gain, 0.0));
                 inputs = width;
             }
         }
-        linear("policy", inputs, self.policy_outputs(), self.section.policy_gain);
-        linear("value", inputs, 1, self.section.value_gain);
-        if self.log_std_len() > 0 {
-            parameters.push(ParameterSpec {
-                name: "policy.log_std".into(),
-                shape: vec![self.log_std_len()],
-                init: Init::Constant(self.section.initial_log_std),
-            });
-        }
+        parameters.extend(head::output_parameters(&self.section, &self.distribution, inputs));
+        parameters.extend(ParameterSpec::linear("value", inputs, 1, self.section.value_gain, 0.0));
+        parameters.extend(head::log_std_parameters(&self.section, &self.distribution, inputs));
         parameters
     }
 
@@ -189,7 +186,7 @@ pub fn orthogonal(rows: usize, columns: usize, gain: f32, stream: &mut Stream) -
 
 /// A fully connected layer.
 #[derive(Debug, Clone)]
-struct Linear {
+pub(super) struct Linear {
     /// `[outputs, inputs]`.
     weight: Tensor,
     /// `[outputs]`.
@@ -198,7 +195,22 @@ struct Linear {
 }
 
 impl Linear {
-    fn forward(&self, x: &Tensor) -> Result<Tensor, PolicyError> {
+    /// The layer called `name` of `weights`.
+    pub(super) fn new(
+        weights: &Weights,
+        name: &str,
+        inputs: usize,
+        outputs: usize,
+        activation: Activation,
+    ) -> Result<Self, PolicyError> {
+        Ok(Self {
+            weight: weights.get(&format!("{name}.weight"), &[outputs, inputs])?,
+            bias: weights.get(&format!("{name}.bias"), &[outputs])?,
+            activation,
+        })
+    }
+
+    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor, PolicyError> {
         Ok(kernels::linear(x, &self.weight, &self.bias, self.activation)?)
     }
 }
@@ -210,10 +222,8 @@ pub struct Policy {
     encoder: Vec<Linear>,
     /// Hidden layers of the value estimate, where it does not share the policy's.
     value_encoder: Option<Vec<Linear>>,
-    policy_head: Linear,
+    policy_head: PolicyHead,
     value_head: Linear,
-    /// `[n]`, of a continuous policy.
-    log_std: Option<Tensor>,
 }
 
 /// What the network says about N observations.
@@ -231,13 +241,6 @@ impl Policy {
     /// # Errors
     /// If a tensor is missing or has another shape.
     pub fn new(spec: &PolicySpec, weights: &Weights) -> Result<Self, PolicyError> {
-        let linear = |name: &str, inputs: usize, outputs: usize, activation| -> Result<_, PolicyError> {
-            Ok(Linear {
-                weight: weights.get(&format!("{name}.weight"), &[outputs, inputs])?,
-                bias: weights.get(&format!("{name}.bias"), &[outputs])?,
-                activation,
-            })
-        };
         let hidden = match spec.section.activation {
             config::Activation::Tanh => Activation::Tanh,
             config::Activation::Relu => Activation::Relu,
@@ -246,23 +249,20 @@ impl Policy {
             let widths = &spec.section.hidden;
             let inputs = std::iter::once(spec.input_len()).chain(widths.iter().copied());
             let layers = inputs.zip(widths).enumerate();
-            layers.map(|(layer, (i, &o))| linear(&format!("{name}.{layer}"), i, o, hidden)).collect()
+            layers
+                .map(|(layer, (i, &o))| Linear::new(weights, &format!("{name}.{layer}"), i, o, hidden))
+                .collect()
         };
         let stacks = spec.encoders().iter().map(|name| stack(name)).collect::<Result<Vec<Vec<_>>, _>>()?;
         let mut stacks = stacks.into_iter();
         let encoder = stacks.next().unwrap_or_default();
         let inputs = spec.section.hidden.last().copied().unwrap_or(spec.input_len());
-        let log_std = match spec.log_std_len() {
-            0 => None,
-            n => Some(weights.get("policy.log_std", &[n])?),
-        };
         Ok(Self {
             observation: spec.observation.clone(),
             encoder,
             value_encoder: stacks.next(),
-            policy_head: linear("policy", inputs, spec.policy_outputs(), Activation::Identity)?,
-            value_head: linear("value", inputs, 1, Activation::Identity)?,
-            log_std,
+            policy_head: PolicyHead::new(&spec.section, &spec.distribution, inputs, weights)?,
+            value_head: Linear::new(weights, "value", inputs, 1, Activation::Identity)?,
         })
     }
 
@@ -275,7 +275,7 @@ impl Policy {
         let hidden = encode(&self.encoder, &input)?;
         let of_value = self.value_encoder.as_ref().map(|layers| encode(layers, &input)).transpose()?;
         let values = self.value_head.forward(of_value.as_ref().unwrap_or(&hidden))?.flatten_all()?;
-        Ok(PolicyOutput { distribution: self.distribution_of(&hidden)?, values })
+        Ok(PolicyOutput { distribution: self.policy_head.forward(&hidden)?, values })
     }
 
     /// Distribution parameters alone, `[N, P]`: what acting needs.
@@ -283,18 +283,7 @@ impl Policy {
     /// # Errors
     /// As [`Self::forward`].
     pub fn distribution(&self, observations: &Tensor) -> Result<Tensor, PolicyError> {
-        self.distribution_of(&encode(&self.encoder, &self.input(observations)?)?)
-    }
-
-    fn distribution_of(&self, hidden: &Tensor) -> Result<Tensor, PolicyError> {
-        let head = self.policy_head.forward(hidden)?;
-        match &self.log_std {
-            None => Ok(head),
-            Some(log_std) => {
-                let rows = log_std.broadcast_as(head.dims())?;
-                Ok(Tensor::cat(&[&head, &rows], 1)?)
-            }
-        }
+        self.policy_head.forward(&encode(&self.encoder, &self.input(observations)?)?)
     }
 
     /// What the first layer sees of `observations`, `[N, ...]`: `[N, I]` numbers.
@@ -340,6 +329,7 @@ fn one_hot(choices: &Tensor, nvec: &[u32]) -> Result<Tensor, PolicyError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::LogStd;
     use crate::policy::Snapshot;
 
     fn spec(action: Space) -> PolicySpec {
@@ -453,13 +443,36 @@ mod tests {
     }
 
     #[test]
+    fn a_squashed_policy_needs_bounds_and_says_so() {
+        let section = PolicySection { squash: true, ..PolicySection::default() };
+        let with = |action| EnvironmentSpec {
+            id: "Test-v0".into(),
+            observation: Space::boxed(&[-1.0], &[1.0]),
+            action,
+            max_episode_steps: None,
+            solved_return: None,
+            masks_actions: false,
+        };
+        let spec = PolicySpec::new(&with(Space::boxed(&[-1.0], &[1.0])), &section).unwrap();
+        assert!(spec.distribution().is_squashed());
+        assert!(
+            !PolicySpec::new(&with(Space::Discrete { n: 2 }), &section).unwrap().distribution().is_squashed()
+        );
+        let error = PolicySpec::new(&with(Space::boxed(&[-1.0], &[f32::INFINITY])), &section).unwrap_err();
+        assert!(error.to_string().contains("set policy.squash = false"), "{error}");
+    }
+
+    #[test]
     fn every_parameter_of_every_network_gets_a_gradient() {
-        for action in [
-            Space::Discrete { n: 3 },
-            Space::MultiDiscrete { nvec: vec![2, 3] },
-            Space::boxed(&[-1.0; 2], &[1.0; 2]),
+        let boxed = || Space::boxed(&[-1.0; 2], &[1.0; 2]);
+        for (action, log_std) in [
+            (Space::Discrete { n: 3 }, LogStd::Free),
+            (Space::MultiDiscrete { nvec: vec![2, 3] }, LogStd::Free),
+            (boxed(), LogStd::Free),
+            (boxed(), LogStd::State),
         ] {
-            let spec = spec(action);
+            let mut spec = spec(action);
+            spec.section.log_std = log_std;
             let vars = spec.initialise(3).unwrap();
             let vars: Vec<_> = vars
                 .0

@@ -18,21 +18,19 @@ use candle_core::Tensor;
 use impresario_common::config::ActorCriticConfig;
 use impresario_common::kernels::{self, with_slice};
 
+use super::advantages::Advantages;
 use super::objective::{ActorCriticWeights, Objective};
 use super::rewards::RewardRule;
 use super::{Algorithm, Metrics, Progress, TargetPolicy, TrainError, UpdateReport, descend, diagnostics};
 use crate::batch::Batch;
-use crate::returns::{gae_batch, normalize};
+use crate::returns::normalize;
 
 /// The method, with buffers that serve every update. All are `[T, B]`.
 #[derive(Debug)]
 pub struct ActorCritic {
     name: &'static str,
     config: ActorCriticConfig,
-    rewards: Vec<f32>,
-    discounts: Vec<f32>,
-    advantages: Vec<f32>,
-    returns: Vec<f32>,
+    estimates: Advantages,
     log_rhos: Vec<f32>,
     rhos: Vec<f32>,
 }
@@ -43,10 +41,7 @@ impl ActorCritic {
         Self {
             name,
             config: config.clone(),
-            rewards: vec![],
-            discounts: vec![],
-            advantages: vec![],
-            returns: vec![],
+            estimates: Advantages::default(),
             log_rhos: vec![],
             rhos: vec![],
         }
@@ -73,7 +68,7 @@ impl ActorCritic {
                     entropy_cost: self.config.entropy_cost,
                     reduction: self.config.loss_reduction,
                 };
-                let (advantages, returns) = (&self.advantages, &self.returns);
+                let Advantages { advantages, returns, .. } = &self.estimates;
                 Objective::actor_critic(log_prob_entropy, values, advantages, returns, weights, metrics)
             })
         })??;
@@ -82,25 +77,11 @@ impl ActorCritic {
 
     /// Advantages and returns, into the buffers.
     fn estimate(&mut self, batch: &Batch, values: &[f32]) {
-        let (steps, columns) = (batch.steps(), batch.columns);
-        let (values, final_values) = values.split_at(steps + columns);
         let config = &self.config;
         let rule = RewardRule { gamma: config.gamma, scale: config.reward_scale, clip: config.reward_clip };
-        rule.apply(batch, final_values, &mut self.rewards, &mut self.discounts);
-        self.advantages.resize(steps, 0.0);
-        gae_batch(
-            batch.length,
-            columns,
-            &self.discounts,
-            &self.rewards,
-            values,
-            config.lambda,
-            &mut self.advantages,
-        );
-        self.returns.clear();
-        self.returns.extend(self.advantages.iter().zip(values).map(|(advantage, value)| advantage + value));
+        self.estimates.estimate(batch, values, &rule, config.lambda);
         if config.normalize_advantages {
-            normalize(&mut self.advantages);
+            normalize(&mut self.estimates.advantages);
         }
     }
 

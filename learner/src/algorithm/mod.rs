@@ -7,9 +7,13 @@
 //!
 //! * [`impala`]: importance-weighted actor-learner with V-trace.
 //! * [`actor_critic`]: advantage actor-critic, in lockstep (A2C) and asynchronous (A3C).
+//! * [`ppo`]: proximal policy optimisation, in lockstep; [`appo`]: its asynchronous sister.
+//! * [`reinforce`]: Monte Carlo policy gradient on complete episodes.
 //! * [`sac`]: soft actor-critic, off-policy from a replay buffer.
 //! * [`trpo`]: natural gradient steps within a trust region.
 //! * [`target`]: the policy being learned, with its parameters and optimiser; forward pass and step.
+//! * [`advantages`]: advantages and value targets from a batch and its values.
+//! * [`surrogate`]: PPO's clipped objective, over passes of [`minibatches`].
 //! * [`objective`]: losses whose gradients with respect to the policy's outputs are known in closed form.
 //! * [`rewards`]: rewards and discounts as the returns want them: scaled, clipped, cut at the ends of episodes.
 //! * [`polyak`]: slow copies of weights.
@@ -30,6 +34,9 @@
 //! | `mean_rho` | mean importance weight, near 1 on-policy |
 //! | `clipped_fraction` | share of importance weights beyond their bound |
 //! | `approx_kl` | estimate of KL(behaviour, target) in nats |
+//! | `epochs_run` | passes over the batch, of several; not whole where an update ended early |
+//! | `kl_stopped` | 1 where an update ended early because the policy had moved far enough, else 0 |
+//! | `unfinished_fraction` | share of steps left out because their episode goes on beyond the unroll |
 //! | `kl` | mean divergence of the new policy from the old one in nats (TRPO) |
 //! | `line_search_steps`, `step_size`, `cg_residual` | tries of the line search, the step taken, what the linear system misses (TRPO) |
 //! | `critic_loss`, `critic_grad_norm` | half the mean squared error of both critics (SAC), and its gradient's norm |
@@ -40,12 +47,18 @@
 //! A metric that is undefined for a batch, or not finite, is left out.
 
 pub mod actor_critic;
+pub mod advantages;
+pub mod appo;
 pub mod diagnostics;
 pub mod impala;
+pub mod minibatches;
 pub mod objective;
 pub mod polyak;
+pub mod ppo;
+pub mod reinforce;
 pub mod rewards;
 pub mod sac;
+pub mod surrogate;
 pub mod target;
 pub mod trpo;
 
@@ -110,6 +123,12 @@ pub fn build(
         AlgorithmConfig::Impala(knobs) => Box::new(impala::Impala::new(knobs)),
         AlgorithmConfig::A2c(knobs) | AlgorithmConfig::A3c(knobs) => {
             Box::new(actor_critic::ActorCritic::new(name, knobs))
+        }
+        AlgorithmConfig::Ppo(knobs) => Box::new(ppo::Ppo::new(knobs, config)),
+        AlgorithmConfig::Appo(knobs) => Box::new(appo::Appo::new(knobs, config)),
+        AlgorithmConfig::Reinforce(knobs) => {
+            reinforce::Reinforce::warn_of_short_unrolls(config, environment);
+            Box::new(reinforce::Reinforce::new(knobs))
         }
         AlgorithmConfig::Trpo(knobs) => Box::new(trpo::Trpo::new(config, knobs)?),
         AlgorithmConfig::Sac(knobs) => Box::new(sac::Sac::new(config, knobs, environment, spec)?),

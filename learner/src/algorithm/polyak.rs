@@ -29,9 +29,8 @@ mod tests {
 
     #[test]
     fn the_copy_goes_a_share_of_the_way() {
-        let weights = |values: [f32; 2]| {
-            Weights(vec![("w".into(), Tensor::new(&values, &Device::Cpu).unwrap())])
-        };
+        let weights =
+            |values: [f32; 2]| Weights(vec![("w".into(), Tensor::new(&values, &Device::Cpu).unwrap())]);
         let parameters = Parameters::new(&weights([1.0, -2.0])).unwrap();
         let slow = weights([0.0, 2.0]);
         follow(&slow, &parameters, 0.25).unwrap();

@@ -10,8 +10,9 @@ use impresario_common::unroll::Array;
 
 use super::{Progress, TrainError};
 use crate::batch::Batch;
-use crate::optimizer::{LearningRate, Optimizer, Step};
+use crate::optimizer::{Optimizer, OptimizerState, Step};
 use crate::parameters::Parameters;
+use crate::schedule::Scheduled;
 
 /// The policy being learned.
 #[derive(Debug)]
@@ -21,7 +22,14 @@ pub struct TargetPolicy {
     policy: Policy,
     parameters: Parameters,
     optimizer: Optimizer,
-    learning_rate: LearningRate,
+    learning_rate: Scheduled,
+}
+
+/// What a [`TargetPolicy`] was: see [`TargetPolicy::save`].
+#[derive(Debug)]
+pub struct SavedTarget {
+    weights: Weights,
+    optimizer: OptimizerState,
 }
 
 impl TargetPolicy {
@@ -41,7 +49,11 @@ impl TargetPolicy {
             distribution: spec.distribution().clone(),
             policy: Policy::new(spec, &parameters.shared())?,
             optimizer: Optimizer::new(&config.optimizer, &parameters),
-            learning_rate: LearningRate::new(&config.optimizer, config.run.steps),
+            learning_rate: Scheduled::new(
+                config.optimizer.learning_rate,
+                config.optimizer.schedule,
+                config.run.steps,
+            ),
             parameters,
         })
     }
@@ -71,39 +83,69 @@ impl TargetPolicy {
         self.learning_rate.at(progress.env_steps)
     }
 
-    /// Applies the network to all `N = (T + 1) * B + K` observations of `batch`, recording a graph.
+    /// A copy of weights and optimiser, to go back to should an update of several steps fail on the way.
+    ///
+    /// # Errors
+    /// If memory runs out.
+    pub fn save(&self) -> Result<SavedTarget, PolicyError> {
+        Ok(SavedTarget { weights: self.parameters.copied()?, optimizer: self.optimizer.state()? })
+    }
+
+    /// Makes weights and optimiser what they were when `saved` was taken, bit for bit.
+    ///
+    /// # Errors
+    /// If `saved` is of another policy.
+    pub fn go_back(&mut self, saved: &SavedTarget) -> Result<(), PolicyError> {
+        self.optimizer.load_state(&saved.optimizer)?;
+        self.parameters.load(&saved.weights)
+    }
+
+    /// Applies the network to all `N` observations of `batch`, recording a graph: `(T + 1) * B + K`, or the `T * B`
+    /// of a selection. The distribution's parameters are those of the legal actions, where the batch has masks.
+    ///
+    /// # Errors
+    /// If the observations do not fit the space, or the masks the actions.
+    pub fn forward(&self, batch: &Batch) -> Result<PolicyOutput, TrainError> {
+        let mut output = self.policy.forward(&self.observations(&batch.observations)?)?;
+        if !batch.action_masks.is_empty() {
+            output.distribution = self.masked(&output.distribution, batch)?;
+        }
+        Ok(output)
+    }
+
+    /// What the network's first layer sees of `N` observations, `[N, I]`.
     ///
     /// # Errors
     /// If the observations do not fit the space.
-    pub fn forward(&self, batch: &Batch) -> Result<PolicyOutput, PolicyError> {
-        self.policy.forward(&self.observations(&batch.observations, rows(batch))?)
+    pub fn input(&self, observations: &Array) -> Result<Tensor, PolicyError> {
+        self.policy.input(&self.observations(observations)?)
     }
 
-    /// What the network's first layer sees of `rows` observations, `[N, I]`.
+    /// Distribution parameters, `[N, P]`, for `N` observations, recording a graph.
     ///
     /// # Errors
     /// If the observations do not fit the space.
-    pub fn input(&self, observations: &Array, rows: usize) -> Result<Tensor, PolicyError> {
-        self.policy.input(&self.observations(observations, rows)?)
+    pub fn distribution(&self, observations: &Array) -> Result<Tensor, PolicyError> {
+        self.policy.distribution(&self.observations(observations)?)
     }
 
-    /// Distribution parameters, `[N, P]`, for `rows` observations, recording a graph.
-    ///
-    /// # Errors
-    /// If the observations do not fit the space.
-    pub fn distribution(&self, observations: &Array, rows: usize) -> Result<Tensor, PolicyError> {
-        self.policy.distribution(&self.observations(observations, rows)?)
-    }
-
-    /// `rows` observations as a tensor of their space.
-    fn observations(&self, observations: &Array, rows: usize) -> Result<Tensor, PolicyError> {
-        let mut shape = vec![rows];
+    /// Observations as a tensor of their space, `[N, ...]`.
+    fn observations(&self, observations: &Array) -> Result<Tensor, PolicyError> {
+        let mut shape = vec![observations.len() / self.observation.len()];
         shape.extend(self.observation.shape());
         Ok(match observations {
             Array::F32(values) => Tensor::from_slice(values, shape, &Device::Cpu)?,
             Array::U8(values) => Tensor::from_slice(values, shape, &Device::Cpu)?,
             Array::I32(values) => Tensor::from_slice(values, shape, &Device::Cpu)?,
         })
+    }
+
+    /// Distribution parameters `[N, P]` in which illegal actions are impossible. Where no action was taken everything
+    /// is legal.
+    fn masked(&self, distribution: &Tensor, batch: &Batch) -> Result<Tensor, TrainError> {
+        let mut masks = batch.action_masks.clone();
+        masks.resize(distribution.elem_count(), 1);
+        Ok(self.distribution.masked(distribution, &masks)?)
     }
 
     /// `[N, 2]`: log-probability of the action taken and entropy of each row of [`Self::forward`].
@@ -113,7 +155,7 @@ impl TargetPolicy {
     /// # Errors
     /// If the actions do not fit the space.
     pub fn log_prob_entropy(&self, output: &PolicyOutput, batch: &Batch) -> Result<Tensor, TrainError> {
-        let rows = rows(batch);
+        let rows = self.rows(batch);
         let width = self.distribution.action_len();
         let padding = (rows - batch.steps()) * width;
         let actions = match &batch.actions {
@@ -140,9 +182,9 @@ impl TargetPolicy {
         let learning_rate = self.learning_rate(progress);
         Ok(self.optimizer.step(&gradients, learning_rate)?)
     }
-}
 
-/// Rows of observations in `batch`: its steps, the bootstrap rows and the final observations.
-fn rows(batch: &Batch) -> usize {
-    (batch.length + 1) * batch.columns + batch.final_steps.len()
+    /// Observations in `batch`.
+    fn rows(&self, batch: &Batch) -> usize {
+        batch.observations.len() / self.observation.len()
+    }
 }

@@ -200,12 +200,3 @@ fn a_state_of_another_rule_is_refused_whole() {
     assert!(error.contains("a.weight/first_moment"), "{error}");
     assert_eq!(adam.steps(), 1);
 }
-
-#[test]
-fn a_linear_schedule_ends_at_zero() {
-    let mut section = section(OptimizerKind::Adam, 0.0, 0.0);
-    assert_eq!(LearningRate::new(&section, 100).at(1000), 0.01);
-    section.schedule = Schedule::Linear;
-    let rate = LearningRate::new(&section, 100);
-    assert_eq!([rate.at(0), rate.at(25), rate.at(100), rate.at(500)], [0.01, 0.0075, 0.0, 0.0]);
-}

@@ -51,9 +51,9 @@ pub(super) fn lockstep(run: &mut RunConfig) {
     run.learner.max_policy_lag = PolicyLagBound(Some(0));
 }
 
-/// A3C: every unroll is an update, and nobody waits for anybody.
+/// A3C: every unroll is an update. Actors of fast environments would run hundreds of updates ahead, which nothing here
+/// corrects for: the section's bound on lag stays.
 pub(super) fn asynchronous(run: &mut RunConfig) {
-    run.learner.max_policy_lag = PolicyLagBound(None);
     run.learner.batch_size = run.rollout.envs_per_actor;
 }
 

@@ -4,14 +4,20 @@
 //! suit it. A method is added here by its file and a line in [`methods!`].
 
 mod actor_critic;
+mod appo;
 mod impala;
+mod ppo;
+mod reinforce;
 mod sac;
 mod trpo;
 
 use serde::{Deserialize, Serialize};
 
 pub use actor_critic::ActorCriticConfig;
+pub use appo::AppoConfig;
 pub use impala::ImpalaConfig;
+pub use ppo::PpoConfig;
+pub use reinforce::ReinforceConfig;
 pub use sac::SacConfig;
 pub use trpo::TrpoConfig;
 
@@ -74,6 +80,12 @@ methods! {
     "a2c" => A2c(ActorCriticConfig), actor_critic::lockstep;
     /// Asynchronous advantage actor-critic: an update for each unroll as it comes, without correction.
     "a3c" => A3c(ActorCriticConfig), actor_critic::asynchronous;
+    /// Proximal policy optimisation in lockstep: several epochs on each batch, within a clip.
+    "ppo" => Ppo(PpoConfig), ppo::adapt;
+    /// Asynchronous PPO: the clipped surrogate on V-trace's targets, for experience that lags.
+    "appo" => Appo(AppoConfig), appo::adapt;
+    /// Monte Carlo policy gradient in lockstep, on episodes that are complete.
+    "reinforce" => Reinforce(ReinforceConfig), reinforce::adapt;
     /// Trust region policy optimisation: natural gradient steps within a bound on the divergence.
     "trpo" => Trpo(TrpoConfig), trpo::adapt;
     /// Soft actor-critic: off-policy from a replay buffer, with an entropy bonus that sets itself.

@@ -77,7 +77,8 @@ mod tests {
             distribution.fisher_product(&params, &tangent, &mut product);
             // The divergence along v is v^T F v / 2 times the step squared.
             let step = 0.05f32;
-            let moved = |by: f32| -> Vec<f32> { params.iter().zip(&tangent).map(|(p, t)| p + by * t).collect() };
+            let moved =
+                |by: f32| -> Vec<f32> { params.iter().zip(&tangent).map(|(p, t)| p + by * t).collect() };
             let divergence =
                 0.5 * (distribution.kl(&params, &moved(step)) + distribution.kl(&params, &moved(-step)));
             let curvature = 2.0 * divergence / (step * step);

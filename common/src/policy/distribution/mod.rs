@@ -10,19 +10,28 @@
 //! | `MultiDiscrete(nvec)` | independent categoricals | the logits of each choice, one after another | an `i32` a choice |
 //! | `Box(f32)` | diagonal normal | `D` means, then `D` logarithms of standard deviations | `D` of `f32` |
 //!
-//! A box's bounds are not part of its distribution: samples may lie outside, and whoever steps the
-//! environment clips what the environment sees, while log-probabilities stay those of the unclipped action.
+//! | `Box(f32)`, squashed | the same through a hyperbolic tangent | the same | `D` of `f32`, before the tangent |
+//!
+//! Without squashing a box's bounds are not part of its distribution: samples may lie outside, and whoever steps the
+//! environment clips what the environment sees, while log-probabilities stay those of the unclipped action. With it
+//! actions are stored and travel as they are before the tangent, so that no precision is lost near the bounds, and
+//! [`ActionDistribution::to_environment`] makes of them what the environment sees; log-probabilities are those of the
+//! squashed action in `(-1, 1)^D`.
 //!
 //! # Layout
 //!
 //! - `categorical` and `gaussian`: the numerics, as functions of rows of parameters;
+//! - `squash`: what the hyperbolic tangent adds to them;
+//! - `mask`: illegal alternatives of discrete actions;
 //! - `fisher`: the metric of the natural gradient;
 //! - `op`: log-probability and entropy as one operation in candle's graph.
 
 mod categorical;
 mod fisher;
 mod gaussian;
+mod mask;
 mod op;
+mod squash;
 
 use std::sync::Arc;
 
@@ -30,6 +39,7 @@ use candle_core::Tensor;
 
 use crate::random::Stream;
 use crate::space::{ElementType, Space};
+use squash::Squash;
 
 /// What is wrong with a distribution or with what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +66,14 @@ pub enum DistributionError {
         /// How many alternatives there are.
         alternatives: usize,
     },
+    /// A mask that leaves a choice nothing to choose.
+    #[error("row {row} of the masks of legal actions leaves choice {choice} no alternative")]
+    NoLegalAction {
+        /// The mask's row.
+        row: usize,
+        /// The choice within the row.
+        choice: usize,
+    },
     /// Parameters or actions that do not have the distribution's shape.
     #[error("{what}: expected {expected}, got {found}")]
     Mismatch {
@@ -81,8 +99,8 @@ pub struct ActionDistribution {
 enum Kind {
     /// One categorical for each choice, with so many alternatives.
     Categorical { alternatives: Arc<[usize]> },
-    /// A normal for each dimension.
-    Gaussian { dimensions: usize },
+    /// A normal for each dimension, as it is or squashed.
+    Gaussian { dimensions: usize, squash: Option<Squash> },
 }
 
 /// Where sampled actions go: `[E, action_len]` numbers of the type the action space has.
@@ -90,7 +108,7 @@ enum Kind {
 pub enum ActionMut<'a> {
     /// Actions of `Discrete` and `MultiDiscrete` spaces.
     Discrete(&'a mut [i32]),
-    /// Actions of `Box` spaces.
+    /// Actions of `Box` spaces, before they are squashed.
     Continuous(&'a mut [f32]),
 }
 
@@ -99,7 +117,7 @@ pub enum ActionMut<'a> {
 pub enum Actions {
     /// Actions of `Discrete` and `MultiDiscrete` spaces: `[N, action_len]` in C order.
     Discrete(Arc<[i32]>),
-    /// Actions of `Box` spaces: `f32` `[N, action_len]`.
+    /// Actions of `Box` spaces: `f32` `[N, action_len]`, before they are squashed.
     Continuous(Tensor),
 }
 
@@ -123,7 +141,7 @@ impl ActionDistribution {
             Space::Discrete { n } => categorical(&[*n])?,
             Space::MultiDiscrete { nvec } => categorical(nvec)?,
             Space::Box { dtype: ElementType::F32, .. } if !space.is_empty() => {
-                Kind::Gaussian { dimensions: space.len() }
+                Kind::Gaussian { dimensions: space.len(), squash: None }
             }
             Space::Box { dtype: ElementType::F32, .. } => return Err(refuse("it has no dimension")),
             Space::Box { .. } => return Err(refuse("continuous actions are f32")),
@@ -131,11 +149,47 @@ impl ActionDistribution {
         Ok(Self { kind })
     }
 
+    /// The distribution for `space`, squashed into it if it is a box; discrete actions have nothing to squash.
+    ///
+    /// # Errors
+    /// As [`Self::new`], and for boxes without finite bounds.
+    pub fn squashed(space: &Space) -> Result<Self, DistributionError> {
+        let mut distribution = Self::new(space)?;
+        if let Kind::Gaussian { squash, .. } = &mut distribution.kind {
+            *squash = Some(Squash::into_box(space).ok_or_else(|| DistributionError::UnsupportedSpace {
+                space: space.to_string(),
+                reason: "actions can only be squashed between finite bounds, the lower one below the upper; give the \
+                         environment's action space such bounds, or set policy.squash = false",
+            })?);
+        }
+        Ok(distribution)
+    }
+
+    /// Whether the environment sees actions squashed.
+    pub fn is_squashed(&self) -> bool {
+        matches!(self.kind, Kind::Gaussian { squash: Some(_), .. })
+    }
+
+    /// What the environment sees of continuous `actions`, `[E, D]`: themselves, or squashed into the action space's
+    /// bounds, in `buffer`.
+    ///
+    /// # Panics
+    /// If the actions are discrete, or of another length.
+    pub fn to_environment<'a>(&self, actions: &'a [f32], buffer: &'a mut Vec<f32>) -> &'a [f32] {
+        let Kind::Gaussian { dimensions, squash } = &self.kind else { panic!("discrete actions are i32") };
+        assert!(actions.len().is_multiple_of(*dimensions), "whole actions");
+        let Some(squash) = squash else { return actions };
+        buffer.clear();
+        buffer.extend_from_slice(actions);
+        squash.apply(buffer);
+        buffer
+    }
+
     /// Numbers the network emits for one action: logits, or means and logarithms of standard deviations.
     pub fn parameter_count(&self) -> usize {
         match &self.kind {
             Kind::Categorical { alternatives } => alternatives.iter().sum(),
-            Kind::Gaussian { dimensions } => 2 * dimensions,
+            Kind::Gaussian { dimensions, .. } => 2 * dimensions,
         }
     }
 
@@ -143,7 +197,7 @@ impl ActionDistribution {
     pub fn action_len(&self) -> usize {
         match &self.kind {
             Kind::Categorical { alternatives } => alternatives.len(),
-            Kind::Gaussian { dimensions } => *dimensions,
+            Kind::Gaussian { dimensions, .. } => *dimensions,
         }
     }
 
@@ -155,12 +209,51 @@ impl ActionDistribution {
         }
     }
 
-    /// How many of a row's last parameters are standard deviations' logarithms, which do not depend on the
-    /// observation: a free vector of the policy that is appended to every row. 0 for discrete actions.
-    pub fn free_parameter_count(&self) -> usize {
+    /// How many of a row's last parameters are logarithms of standard deviations: `D`, or 0 for discrete actions.
+    pub fn log_std_count(&self) -> usize {
         match self.kind {
             Kind::Categorical { .. } => 0,
-            Kind::Gaussian { dimensions } => dimensions,
+            Kind::Gaussian { dimensions, .. } => dimensions,
+        }
+    }
+
+    /// Makes alternatives impossible that `masks` calls illegal: `params` and `masks` are `[N, P]`, a flag of 0 is an
+    /// illegal alternative.
+    ///
+    /// # Errors
+    /// [`DistributionError::NoLegalAction`] if a choice has no legal alternative, and
+    /// [`DistributionError::Mismatch`] for masks of another size or of continuous actions.
+    pub fn mask(&self, params: &mut [f32], masks: &[u8]) -> Result<(), DistributionError> {
+        self.check_masks(params.len(), masks)?;
+        mask::apply(params, masks);
+        Ok(())
+    }
+
+    /// [`Self::mask`] in the graph of `params`.
+    ///
+    /// # Errors
+    /// As [`Self::mask`]; errors of the tensor operations.
+    pub fn masked(&self, params: &Tensor, masks: &[u8]) -> Result<Tensor, DistributionError> {
+        self.check_masks(params.elem_count(), masks)?;
+        Ok(mask::applied(params, masks)?)
+    }
+
+    /// Refuses masks that do not fit `params` numbers.
+    fn check_masks(&self, params: usize, masks: &[u8]) -> Result<(), DistributionError> {
+        let mismatch = |expected: String| DistributionError::Mismatch {
+            what: "masks of legal actions",
+            expected,
+            found: format!("{} flags", masks.len()),
+        };
+        let Kind::Categorical { alternatives } = &self.kind else {
+            return Err(mismatch("none, for continuous actions have no alternatives".into()));
+        };
+        if masks.len() != params || !masks.len().is_multiple_of(self.parameter_count()) {
+            return Err(mismatch(format!("a flag for each of {params} logits")));
+        }
+        match mask::first_without_alternative(alternatives, masks) {
+            None => Ok(()),
+            Some((row, choice)) => Err(DistributionError::NoLegalAction { row, choice }),
         }
     }
 
@@ -199,15 +292,21 @@ impl ActionDistribution {
                 assert_eq!(actions.len(), rows * alternatives.len(), "one action a stream");
                 categorical::sample(alternatives, params, streams, actions, log_probs);
             }
-            (Kind::Gaussian { dimensions }, ActionMut::Continuous(actions)) => {
+            (Kind::Gaussian { dimensions, squash }, ActionMut::Continuous(actions)) => {
                 assert_eq!(actions.len(), rows * dimensions, "one action a stream");
                 gaussian::sample(*dimensions, params, streams, actions, log_probs);
+                if squash.is_some() {
+                    for (log_prob, action) in log_probs.iter_mut().zip(actions.chunks_exact(*dimensions)) {
+                        *log_prob -= squash::log_slopes(action);
+                    }
+                }
             }
             _ => panic!("actions of this space are {}", self.action_dtype()),
         }
     }
 
-    /// The likeliest action of one row of parameters (the first of equals; a normal's mean).
+    /// The likeliest action of one row of parameters: the first of equals; a normal's mean, squashed or not (where
+    /// squashed, the median of each number that the environment sees).
     ///
     /// # Panics
     /// If `params` or `action` has the wrong length or type.
@@ -220,7 +319,7 @@ impl ActionDistribution {
                     *action = categorical::argmax(logits) as i32;
                 }
             }
-            (Kind::Gaussian { dimensions }, ActionMut::Continuous(action)) => {
+            (Kind::Gaussian { dimensions, .. }, ActionMut::Continuous(action)) => {
                 action.copy_from_slice(&params[..*dimensions]);
             }
             _ => panic!("actions of this space are {}", self.action_dtype()),
@@ -247,7 +346,8 @@ impl ActionDistribution {
         }
     }
 
-    /// Entropy of one row of parameters, in nats (differential entropy of a normal, which may be negative).
+    /// Entropy of one row of parameters, in nats. Differential entropy, which may be negative, of a normal; where
+    /// squashed, of the action in `(-1, 1)^D`, at most `D ln 2`, by quadrature.
     ///
     /// # Panics
     /// If `params` has the wrong length.
@@ -255,11 +355,14 @@ impl ActionDistribution {
         self.check_row(params);
         match &self.kind {
             Kind::Categorical { alternatives } => categorical::entropy(alternatives, params),
-            Kind::Gaussian { dimensions } => gaussian::entropy(&params[*dimensions..]),
+            Kind::Gaussian { dimensions, squash } => {
+                let added = squash.as_ref().map_or(0.0, |_| squash::mean_log_slopes(params));
+                gaussian::entropy(&params[*dimensions..]) + added
+            }
         }
     }
 
-    /// Kullback-Leibler divergence `KL(p || q)` of two rows of parameters, in nats.
+    /// Kullback-Leibler divergence `KL(p || q)` of two rows of parameters, in nats; squashing does not change it.
     ///
     /// # Panics
     /// If a row has the wrong length.
@@ -268,7 +371,7 @@ impl ActionDistribution {
         self.check_row(q);
         match &self.kind {
             Kind::Categorical { alternatives } => categorical::kl(alternatives, p, q),
-            Kind::Gaussian { dimensions } => gaussian::kl(*dimensions, p, q),
+            Kind::Gaussian { dimensions, .. } => gaussian::kl(*dimensions, p, q),
         }
     }
 

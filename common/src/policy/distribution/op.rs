@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp1, D, DType, Device, Layout, Result, Shape, Tensor};
 
-use super::{ActionDistribution, Actions, DistributionError, Kind, categorical, gaussian};
+use super::{ActionDistribution, Actions, DistributionError, Kind, categorical, gaussian, squash};
 use crate::kernels::with_slice;
 
 /// See [`ActionDistribution::log_prob_entropy`].
@@ -51,9 +51,11 @@ pub(super) fn log_prob_entropy(
         (Kind::Categorical { alternatives }, Actions::Discrete(actions)) => {
             Density::Categorical { alternatives: alternatives.clone(), actions }
         }
-        (Kind::Gaussian { dimensions }, Actions::Continuous(actions)) => {
-            Density::Gaussian { dimensions: *dimensions, actions: actions.detach().contiguous()? }
-        }
+        (Kind::Gaussian { dimensions, squash }, Actions::Continuous(actions)) => Density::Gaussian {
+            dimensions: *dimensions,
+            squashed: squash.is_some(),
+            actions: actions.detach().contiguous()?,
+        },
         _ => unreachable!("actions of another kind were refused above"),
     };
     Ok(params.contiguous()?.apply_op1(density)?)
@@ -62,7 +64,7 @@ pub(super) fn log_prob_entropy(
 /// The operation: what the actions were.
 enum Density {
     Categorical { alternatives: Arc<[usize]>, actions: Arc<[i32]> },
-    Gaussian { dimensions: usize, actions: Tensor },
+    Gaussian { dimensions: usize, squashed: bool, actions: Tensor },
 }
 
 impl CustomOp1 for Density {
@@ -81,8 +83,11 @@ impl CustomOp1 for Density {
             Self::Categorical { alternatives, actions } => {
                 categorical::log_prob_entropy(alternatives, params, actions, &mut out);
             }
-            Self::Gaussian { dimensions, actions } => with_slice(actions, |actions: &[f32]| {
+            Self::Gaussian { dimensions, squashed, actions } => with_slice(actions, |actions: &[f32]| {
                 gaussian::log_prob_entropy(*dimensions, params, actions, &mut out);
+                if *squashed {
+                    squash::adjust(*dimensions, params, actions, &mut out);
+                }
             })?,
         }
         Ok((CpuStorage::F32(out), (rows, 2).into()))
@@ -97,9 +102,14 @@ impl CustomOp1 for Density {
                     categorical::log_prob_entropy_gradient(alternatives, params, actions, grad, &mut out);
                     Ok(())
                 }
-                Self::Gaussian { dimensions, actions } => with_slice(actions, |actions: &[f32]| {
-                    gaussian::log_prob_entropy_gradient(*dimensions, params, actions, grad, &mut out);
-                }),
+                Self::Gaussian { dimensions, squashed, actions } => {
+                    with_slice(actions, |actions: &[f32]| {
+                        gaussian::log_prob_entropy_gradient(*dimensions, params, actions, grad, &mut out);
+                        if *squashed {
+                            squash::adjust_gradient(*dimensions, params, grad, &mut out);
+                        }
+                    })
+                }
             })
         })???;
         Ok(Some(Tensor::from_vec(out, params.shape(), params.device())?))
@@ -116,8 +126,15 @@ pub(super) fn composed(
         (Kind::Categorical { alternatives }, Actions::Discrete(actions)) => {
             composed_categorical(alternatives, params, actions)?
         }
-        (Kind::Gaussian { dimensions }, Actions::Continuous(actions)) => {
-            composed_gaussian(*dimensions, params, actions)?
+        (Kind::Gaussian { dimensions, squash }, Actions::Continuous(actions)) => {
+            let (log_prob, entropy) = composed_gaussian(*dimensions, params, actions)?;
+            match squash {
+                None => (log_prob, entropy),
+                Some(_) => (
+                    (log_prob - composed_log_slope(actions)?.sum(1)?)?,
+                    (entropy + composed_mean_log_slopes(*dimensions, params)?)?,
+                ),
+            }
         }
         _ => candle_core::bail!("actions are of another kind than their distribution"),
     };
@@ -134,6 +151,23 @@ fn composed_gaussian(dimensions: usize, params: &Tensor, actions: &Tensor) -> Re
     let log_prob = ((z.sqr()? * -0.5)? - &log_std)?.affine(1.0, -HALF_LN_TWO_PI)?.sum(1)?;
     let entropy = log_std.affine(1.0, 0.5 + HALF_LN_TWO_PI)?.sum(1)?;
     Ok((log_prob, entropy))
+}
+
+/// The logarithm of the slope of the hyperbolic tangent, for every element.
+fn composed_log_slope(u: &Tensor) -> Result<Tensor> {
+    let size = u.abs()?;
+    let tail = size.affine(-2.0, 0.0)?.exp()?.affine(1.0, 1.0)?.log()?;
+    (size + tail)?.affine(-2.0, 2.0 * std::f64::consts::LN_2)
+}
+
+/// What squashing adds to the entropy of each row, `[N]`.
+fn composed_mean_log_slopes(dimensions: usize, params: &Tensor) -> Result<Tensor> {
+    let device = params.device();
+    let points = Tensor::new(&squash::QUADRATURE.points, device)?.reshape((1, 1, squash::POINTS))?;
+    let weights = Tensor::new(&squash::QUADRATURE.weights, device)?.reshape((1, 1, squash::POINTS))?;
+    let (mean, log_std) = (params.narrow(1, 0, dimensions)?, params.narrow(1, dimensions, dimensions)?);
+    let u = log_std.exp()?.unsqueeze(2)?.broadcast_mul(&points)?.broadcast_add(&mean.unsqueeze(2)?)?;
+    composed_log_slope(&u)?.broadcast_mul(&weights)?.sum((1, 2))
 }
 
 /// Log-probability and entropy of independent categoricals, `[N]` each.

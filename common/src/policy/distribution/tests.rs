@@ -22,6 +22,39 @@ fn distribution(space: &Space) -> ActionDistribution {
     ActionDistribution::new(space).unwrap()
 }
 
+/// A distribution for every space, and squashed ones.
+fn distributions() -> Vec<ActionDistribution> {
+    let mut all: Vec<_> = spaces().iter().map(distribution).collect();
+    for dimensions in [1, 3] {
+        let space = Space::boxed(&vec![-2.0; dimensions], &vec![3.0; dimensions]);
+        all.push(ActionDistribution::squashed(&space).unwrap());
+    }
+    all
+}
+
+/// The largest parameters that a distribution's closed forms are compared at: the quadrature of a squashed one's
+/// entropy is as good as exact up to a standard deviation of 1.5, and has a test of its own.
+fn scale(distribution: &ActionDistribution) -> f32 {
+    if distribution.is_squashed() { 0.4 } else { 2.0 }
+}
+
+/// `ln(1 - tanh(u)^2)` as the hyperbolic cosine has it, in `f64`.
+fn exact_log_slope(u: f64) -> f64 {
+    -2.0 * u.cosh().ln()
+}
+
+/// The mean of the above over a normal distribution, by brute force.
+fn exact_mean_log_slope(mean: f64, std: f64) -> f64 {
+    let (mut sum, mut total) = (0.0, 0.0);
+    for at in -900..=900 {
+        let z = f64::from(at) * 0.01;
+        let weight = (-0.5 * z * z).exp();
+        sum += weight * exact_log_slope(mean + std * z);
+        total += weight;
+    }
+    sum / total
+}
+
 fn numbers(count: usize, scale: f32, random: &mut Stream) -> Vec<f32> {
     (0..count).map(|_| (random.next_u32() as f32 / u32::MAX as f32 * 2.0 - 1.0) * scale).collect()
 }
@@ -35,7 +68,7 @@ fn actions(distribution: &ActionDistribution, rows: usize, random: &mut Stream) 
                 .map(|n| (random.next_u32() as usize % n) as i32)
                 .collect(),
         ),
-        Kind::Gaussian { dimensions } => Actions::Continuous(
+        Kind::Gaussian { dimensions, .. } => Actions::Continuous(
             Tensor::from_vec(numbers(rows * dimensions, 2.0, random), (rows, *dimensions), &Device::Cpu)
                 .unwrap(),
         ),
@@ -58,13 +91,17 @@ fn exact(distribution: &ActionDistribution, params: &[f64], action: &[f64]) -> [
                 entropy -= probs.iter().filter(|p| **p > 0.0).map(|p| p * p.ln()).sum::<f64>();
             }
         }
-        Kind::Gaussian { dimensions } => {
+        Kind::Gaussian { dimensions, squash } => {
             for d in 0..*dimensions {
                 let (mean, std) = (params[d], params[d + dimensions].exp());
                 let variance = std * std;
                 log_prob -= (action[d] - mean).powi(2) / (2.0 * variance)
                     + 0.5 * (2.0 * std::f64::consts::PI * variance).ln();
                 entropy += 0.5 * (2.0 * std::f64::consts::PI * std::f64::consts::E * variance).ln();
+                if squash.is_some() {
+                    log_prob -= exact_log_slope(action[d]);
+                    entropy += exact_mean_log_slope(mean, std);
+                }
             }
         }
     }
@@ -84,7 +121,7 @@ fn as_f64(actions: &Actions) -> Vec<f64> {
 fn shapes_follow_the_space() {
     let shape = |space: &Space| {
         let d = distribution(space);
-        (d.parameter_count(), d.action_len(), d.action_dtype(), d.free_parameter_count())
+        (d.parameter_count(), d.action_len(), d.action_dtype(), d.log_std_count())
     };
     assert_eq!(shape(&Space::Discrete { n: 4 }), (4, 1, ElementType::I32, 0));
     assert_eq!(shape(&Space::MultiDiscrete { nvec: vec![3, 2] }), (5, 2, ElementType::I32, 0));
@@ -108,10 +145,9 @@ fn spaces_nobody_can_act_in_are_refused() {
 #[test]
 fn values_match_the_textbook_and_candles_own_operations() {
     let mut random = stream(1, Purpose::Learner, [0; 3]);
-    for space in spaces() {
-        let d = distribution(&space);
+    for d in distributions() {
         for rows in [1, 7, 40] {
-            let params = numbers(rows * d.parameter_count(), 2.0, &mut random);
+            let params = numbers(rows * d.parameter_count(), scale(&d), &mut random);
             let actions = actions(&d, rows, &mut random);
             let tensor = Tensor::from_slice(&params, (rows, d.parameter_count()), &Device::Cpu).unwrap();
             let out = d.log_prob_entropy(&tensor, actions.clone()).unwrap().to_vec2::<f32>().unwrap();
@@ -123,8 +159,8 @@ fn values_match_the_textbook_and_candles_own_operations() {
                 let exact = exact(&d, row_params, &actions[row * d.action_len()..][..d.action_len()]);
                 for column in 0..2 {
                     let size = exact[column].abs().max(1.0);
-                    assert!((f64::from(out[row][column]) - exact[column]).abs() < 3e-6 * size, "{space}");
-                    assert!((f64::from(plain[row][column]) - exact[column]).abs() < 3e-6 * size, "{space}");
+                    assert!((f64::from(out[row][column]) - exact[column]).abs() < 3e-6 * size, "{d:?}");
+                    assert!((f64::from(plain[row][column]) - exact[column]).abs() < 3e-6 * size, "{d:?}");
                 }
                 let row_params: Vec<f32> = row_params.iter().map(|x| *x as f32).collect();
                 assert!((f64::from(d.entropy(&row_params)) - exact[1]).abs() < 1e-5);
@@ -136,10 +172,9 @@ fn values_match_the_textbook_and_candles_own_operations() {
 #[test]
 fn gradients_match_finite_differences_and_candles_own_operations() {
     let mut random = stream(2, Purpose::Learner, [0; 3]);
-    for space in spaces() {
-        let d = distribution(&space);
+    for d in distributions() {
         let (rows, count) = (3, d.parameter_count());
-        let params = numbers(rows * count, 1.5, &mut random);
+        let params = numbers(rows * count, 0.75 * scale(&d), &mut random);
         let actions = actions(&d, rows, &mut random);
         let weights = numbers(rows * 2, 1.0, &mut random);
         let var = Var::from_slice(&params, (rows, count), &Device::Cpu).unwrap();
@@ -168,16 +203,8 @@ fn gradients_match_finite_differences_and_candles_own_operations() {
             };
             let slope = (moved(1e-5) - moved(-1e-5)) / 2e-5;
             let size = slope.abs().max(1.0);
-            assert!(
-                (f64::from(fused[at]) - slope).abs() < 1e-5 * size,
-                "{space} {at}: {} {slope}",
-                fused[at]
-            );
-            assert!(
-                (f64::from(plain[at]) - slope).abs() < 1e-5 * size,
-                "{space} {at}: {} {slope}",
-                plain[at]
-            );
+            assert!((f64::from(fused[at]) - slope).abs() < 1e-5 * size, "{d:?} {at}: {} {slope}", fused[at]);
+            assert!((f64::from(plain[at]) - slope).abs() < 1e-5 * size, "{d:?} {at}: {} {slope}", plain[at]);
         }
     }
 }
@@ -312,8 +339,7 @@ fn samples_of_a_normal_have_its_moments() {
 
 #[test]
 fn a_batch_gives_each_row_what_it_would_get_alone() {
-    for space in spaces() {
-        let d = distribution(&space);
+    for d in distributions() {
         let rows = 9;
         let params = numbers(rows * d.parameter_count(), 2.0, &mut stream(6, Purpose::Learner, [0; 3]));
         let streams =
@@ -393,4 +419,126 @@ fn divergence_matches_its_definition() {
     let expected = -0.5 - 0.2 + (variance_p + 0.7f64.powi(2)) / (2.0 * variance_q) - 0.5;
     assert!((f64::from(d.kl(&p, &q)) - expected).abs() < 1e-6);
     assert_eq!(d.kl(&p, &p), 0.0);
+}
+
+#[test]
+fn the_entropy_of_a_squashed_normal_is_as_exact_as_documented() {
+    let d = ActionDistribution::squashed(&Space::boxed(&[0.0], &[1.0])).unwrap();
+    for (std, tolerance) in [(1e-3, 1e-5), (0.3, 1e-5), (2.0, 1e-5), (4.0, 1e-3), (8.0, 2e-2)] {
+        for step in 0..40 {
+            let mean = f64::from(step) * 0.25 - 5.0;
+            let normal = 0.5 * (2.0 * std::f64::consts::PI * std::f64::consts::E * std * std).ln();
+            let expected = normal + exact_mean_log_slope(mean, std);
+            let params = [mean as f32, std.ln() as f32];
+            let error = (f64::from(d.entropy(&params)) - expected).abs();
+            assert!(error < tolerance * expected.abs().max(1.0), "{mean} {std}: {error}");
+            // No distribution on (-1, 1) has more entropy than the uniform one.
+            assert!(d.entropy(&params) < std::f32::consts::LN_2 + 1e-3);
+        }
+    }
+}
+
+#[test]
+fn a_squashed_density_integrates_to_one_and_its_samples_have_its_mean() {
+    const DRAWS: usize = 40_000;
+    let d = ActionDistribution::squashed(&Space::boxed(&[-2.0], &[3.0])).unwrap();
+    let params = [0.4f32, -0.3];
+    let density = |a: f64| {
+        let u = Tensor::new(&[[a.atanh() as f32]], &Device::Cpu).unwrap();
+        let row = Tensor::new(&[params], &Device::Cpu).unwrap();
+        let out = d.log_prob_entropy(&row, Actions::Continuous(u)).unwrap().to_vec2::<f32>().unwrap();
+        f64::from(out[0][0]).exp()
+    };
+    let grid: Vec<f64> = (0..1000).map(|i| (f64::from(i) + 0.5) / 500.0 - 1.0).collect();
+    let total: f64 = grid.iter().map(|a| density(*a) / 500.0).sum();
+    assert!((total - 1.0).abs() < 1e-4, "{total}");
+    let moment = |power: i32| grid.iter().map(|a| a.powi(power) * density(*a) / 500.0).sum::<f64>();
+
+    let mut random = stream(9, Purpose::Actions, [0; 3]);
+    let (mut sum, mut squares, mut surprise, mut buffer) = (0.0, 0.0, 0.0, vec![]);
+    for _ in 0..DRAWS {
+        let mut action = [0f32];
+        surprise -= f64::from(d.sample(&params, &mut random, ActionMut::Continuous(&mut action)));
+        let seen = f64::from(d.to_environment(&action, &mut buffer)[0]);
+        let squashed = (seen + 2.0) / 2.5 - 1.0;
+        sum += squashed;
+        squares += squashed * squashed;
+    }
+    let (mean, variance) = (moment(1), moment(2) - moment(1).powi(2));
+    let draws = DRAWS as f64;
+    assert!((sum / draws - mean).abs() < 4.0 * (variance / draws).sqrt(), "{} {mean}", sum / draws);
+    let spread = moment(4) - moment(2).powi(2);
+    assert!((squares / draws - moment(2)).abs() < 4.0 * (spread / draws).sqrt());
+    // The entropy is the mean surprise, whose variance here is below 1.
+    assert!((surprise / draws - f64::from(d.entropy(&params))).abs() < 4.0 / draws.sqrt());
+}
+
+#[test]
+fn the_environment_sees_squashed_actions_within_its_bounds_and_others_as_they_are() {
+    let space = Space::boxed(&[-2.0, 0.1], &[3.0, 0.7]);
+    let actions = [0.0, 0.0, 1e9, -1e9, f32::MIN, f32::MAX, 0.5, -0.5];
+    let mut buffer = vec![];
+    assert_eq!(distribution(&space).to_environment(&actions, &mut buffer), actions);
+    let squashed = ActionDistribution::squashed(&space).unwrap();
+    let seen = squashed.to_environment(&actions, &mut buffer);
+    let half = 0.5f64.tanh();
+    let expected = [0.5, 0.4, 3.0, 0.1, -2.0, 0.7, -2.0 + 2.5 * (half + 1.0), 0.1 + 0.3 * (1.0 - half)];
+    for (seen, expected) in seen.iter().zip(expected) {
+        assert!((f64::from(*seen) - expected).abs() < 1e-6, "{seen} {expected}");
+    }
+    assert_eq!(seen[2..6], [3.0, 0.1, -2.0, 0.7]);
+    // In the environment's terms the likeliest action is the squashed mean.
+    let mut mode = [9.0; 2];
+    squashed.mode(&[0.5, -0.5, 1.0, 1.0], ActionMut::Continuous(&mut mode));
+    assert_eq!(mode, [0.5, -0.5]);
+
+    for bounds in [(-1.0, f32::INFINITY), (f32::NEG_INFINITY, 1.0), (1.0, 1.0), (f32::MIN, f32::MAX)] {
+        let error = ActionDistribution::squashed(&Space::boxed(&[bounds.0], &[bounds.1])).unwrap_err();
+        assert!(error.to_string().contains("between finite bounds"), "{error}");
+    }
+    assert!(!ActionDistribution::squashed(&Space::Discrete { n: 3 }).unwrap().is_squashed());
+}
+
+#[test]
+fn masked_alternatives_are_never_chosen_and_the_rest_share_their_probability() {
+    const DRAWS: usize = 20_000;
+    let d = distribution(&Space::MultiDiscrete { nvec: vec![4, 2] });
+    let mut params = [3.0f32, 0.5, 9.0, 0.0, -1.0, 1.0];
+    d.mask(&mut params, &[1, 1, 0, 1, 1, 0]).unwrap();
+    let mut random = stream(10, Purpose::Actions, [0; 3]);
+    let mut counts = [0f64; 4];
+    for _ in 0..DRAWS {
+        let mut action = [9; 2];
+        d.sample(&params, &mut random, ActionMut::Discrete(&mut action));
+        assert_eq!(action[1], 0);
+        counts[action[0] as usize] += 1.0;
+    }
+    let total = 3f64.exp() + 0.5f64.exp() + 1.0;
+    for (logit, count) in [3.0f64, 0.5, f64::NEG_INFINITY, 0.0].into_iter().zip(counts) {
+        let p = logit.exp() / total;
+        let bound = 4.0 * (DRAWS as f64 * p * (1.0 - p)).sqrt();
+        assert!((count - DRAWS as f64 * p).abs() <= bound, "{counts:?}");
+    }
+    let mut action = [9; 2];
+    d.mode(&params, ActionMut::Discrete(&mut action));
+    assert_eq!(action, [0, 0]);
+    assert!(d.kl(&params, &params).abs() < 1e-7);
+}
+
+#[test]
+fn masks_that_leave_nothing_or_do_not_fit_are_refused() {
+    let d = distribution(&Space::MultiDiscrete { nvec: vec![2, 3] });
+    let says = |masks: &[u8], expected: &str| {
+        let mut params = vec![0.0; 10];
+        let error = d.mask(&mut params, masks).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    };
+    says(
+        &[1, 0, 0, 0, 1, 0, 1, 0, 0, 0],
+        "row 1 of the masks of legal actions leaves choice 1 no alternative",
+    );
+    says(&[1; 5], "a flag for each of 10 logits, got 5 flags");
+    let normal = distribution(&Space::boxed(&[0.0], &[1.0]));
+    let error = normal.mask(&mut [0.0, 0.0], &[1, 1]).unwrap_err().to_string();
+    assert!(error.contains("continuous actions have no alternatives"), "{error}");
 }

@@ -59,7 +59,8 @@ pub fn policy_objective(drawn: &Drawn, q: &[f32], d_q: &[f32], alpha: f32) -> (f
     let rows = q.len();
     let dimensions = drawn.actions.len() / rows;
     let weight = 1.0 / rows as f32;
-    let loss = drawn.log_probs.iter().zip(q).map(|(log_prob, q)| f64::from(alpha * log_prob - q)).sum::<f64>();
+    let loss =
+        drawn.log_probs.iter().zip(q).map(|(log_prob, q)| f64::from(alpha * log_prob - q)).sum::<f64>();
     let mut gradient = vec![0.0; 2 * drawn.actions.len()];
     for (row, gradient) in gradient.chunks_exact_mut(2 * dimensions).enumerate() {
         let (of_mean, of_log_std) = gradient.split_at_mut(dimensions);

@@ -36,7 +36,8 @@ pub fn soft(alternatives: usize, logits: &[f32], q: &[f32], alpha: f32) -> Soft 
         }
         value += alpha * entropy;
         // sum(p f) is minus the value.
-        soft.d_logits.extend((0..alternatives).map(|at| weight * ln_p(at).exp() * (alpha * ln_p(at) - q[at] + value)));
+        soft.d_logits
+            .extend((0..alternatives).map(|at| weight * ln_p(at).exp() * (alpha * ln_p(at) - q[at] + value)));
         soft.values.push(value);
         soft.entropies.push(entropy);
     }
@@ -49,7 +50,8 @@ mod tests {
 
     #[test]
     fn values_are_expectations_and_the_gradient_is_the_slope_of_minus_their_mean() {
-        let (logits, q, alpha) = ([0.2f32, -1.0, 0.7, 2.0, 0.0, -0.5], [1.0f32, 2.0, -1.0, 0.3, 0.6, 4.0], 0.4);
+        let (logits, q, alpha) =
+            ([0.2f32, -1.0, 0.7, 2.0, 0.0, -0.5], [1.0f32, 2.0, -1.0, 0.3, 0.6, 4.0], 0.4);
         let result = soft(3, &logits, &q, alpha);
         for row in 0..2 {
             let exp: Vec<f64> = (0..3).map(|a| f64::from(logits[row * 3 + a]).exp()).collect();

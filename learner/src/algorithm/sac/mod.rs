@@ -37,8 +37,9 @@ use super::{
     Algorithm, Metrics, Outcome, Progress, SkipReason, TargetPolicy, TrainError, UpdateReport, polyak,
 };
 use crate::batch::Batch;
-use crate::optimizer::{LearningRate, Optimizer, OptimizerState, Step};
+use crate::optimizer::{Optimizer, OptimizerState, Step};
 use crate::parameters::Parameters;
+use crate::schedule::Scheduled;
 use critic::Critic;
 use replay::{Replay, Sample};
 
@@ -83,7 +84,7 @@ pub struct Sac {
 struct Learned {
     parameters: Parameters,
     optimizer: Optimizer,
-    learning_rate: LearningRate,
+    learning_rate: Scheduled,
 }
 
 impl Learned {
@@ -91,7 +92,7 @@ impl Learned {
         let parameters = Parameters::new(weights)?;
         Ok(Self {
             optimizer: Optimizer::new(section, &parameters),
-            learning_rate: LearningRate::new(section, steps),
+            learning_rate: Scheduled::new(section.learning_rate, section.schedule, steps),
             parameters,
         })
     }
@@ -151,10 +152,15 @@ impl Sac {
         spec: &PolicySpec,
     ) -> Result<Self, TrainError> {
         let refuse = |why: &str| TrainError::Policy(PolicyError::Space(format!("sac: {why}")));
+        if environment.masks_actions {
+            return Err(refuse("the replay keeps no masks of legal actions; use another method"));
+        }
         let kind = match &environment.action {
             Space::Discrete { n } => Kind::Discrete(*n as usize),
             Space::Box { .. } if run.policy.squash => Kind::Continuous(environment.action.len()),
-            Space::Box { .. } => return Err(refuse("continuous actions must be squashed: set policy.squash = true")),
+            Space::Box { .. } => {
+                return Err(refuse("continuous actions must be squashed: set policy.squash = true"));
+            }
             space => return Err(refuse(&format!("the critics cannot tell the choices of {space} apart"))),
         };
         let (actions, outputs) = match kind {
@@ -215,10 +221,10 @@ impl Sac {
         let alpha = self.alpha()?;
 
         let rows = sample.rewards.len();
-        let next = target.input(&sample.next_observations, rows)?;
-        let params = target.distribution(&sample.next_observations, rows)?.detach();
+        let next = target.input(&sample.next_observations)?;
+        let params = target.distribution(&sample.next_observations)?.detach();
         let targets = self.targets(&sample, &next, &params, alpha, &self.noise(rows, random))?;
-        let input = target.input(&sample.observations, rows)?;
+        let input = target.input(&sample.observations)?;
         let (loss, objective, mean_q) = self.critic_loss(&input, &sample.actions, &targets)?;
         if !(loss as f32).is_finite() {
             return Ok(Some(SkipReason::Loss(loss)));
@@ -230,7 +236,7 @@ impl Sac {
         sums.critic_loss += loss;
         sums.q += mean_q;
 
-        let params = target.distribution(&sample.observations, rows)?;
+        let params = target.distribution(&sample.observations)?;
         let noise = self.noise(rows, random);
         let (loss, gradient, entropy) = self.policy_loss(&input, &params, alpha, &noise)?;
         if !(loss as f32).is_finite() {
@@ -421,16 +427,14 @@ impl Algorithm for Sac {
             return Ok(UpdateReport { outcome: Outcome::Kept, metrics });
         }
         self.due -= steps;
-        let before = (target.parameters().copied()?, target.optimizer().state()?, self.state()?);
+        let before = (target.save()?, self.state()?);
         let path = [STREAM, progress.version as u32, (progress.version >> 32) as u32];
         let mut random = random::stream(self.seed, Purpose::Learner, path);
         let mut sums = Sums::default();
         for _ in 0..steps as u64 {
             if let Some(reason) = self.gradient_step(target, &mut random, progress, &mut sums)? {
-                let (weights, optimizer, state) = before;
-                target.parameters().load(&weights)?;
-                target.optimizer_mut().load_state(&optimizer)?;
-                self.load_state(&state)?;
+                target.go_back(&before.0)?;
+                self.load_state(&before.1)?;
                 return Ok(UpdateReport { outcome: Outcome::Skipped { reason }, metrics });
             }
         }

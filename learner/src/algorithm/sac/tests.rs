@@ -105,7 +105,8 @@ fn targets_losses_and_gradients_are_pytorchs() {
             terminated: case.terminated.clone(),
         };
         let columns = case.params.len() / case.rows;
-        let (input, next) = (tensor(&case.observations, case.inputs), tensor(&case.next_observations, case.inputs));
+        let (input, next) =
+            (tensor(&case.observations, case.inputs), tensor(&case.next_observations, case.inputs));
         let params = tensor(&case.next_params, columns);
         let targets = sac.targets(&sample, &next, &params, case.alpha, &case.next_noise).unwrap();
         close(&targets, &case.targets, "targets");
@@ -178,7 +179,8 @@ fn it_waits_for_the_replay_and_then_takes_the_steps_that_a_batch_is_worth() {
 #[test]
 fn a_restored_method_goes_on_bit_for_bit() {
     for action in spaces() {
-        let ((mut first, mut target), (mut second, mut other)) = (sac(&action, small()), sac(&action, small()));
+        let ((mut first, mut target), (mut second, mut other)) =
+            (sac(&action, small()), sac(&action, small()));
         for seed in 0..3 {
             let progress = Progress { env_steps: 0, version: seed };
             first.update(&mut target, &testing::batch(&action, seed), progress).unwrap();

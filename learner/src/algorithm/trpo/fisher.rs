@@ -65,7 +65,8 @@ impl<'a> Fisher<'a> {
         weighed.iter_mut().for_each(|w| *w /= steps);
         // Rows that are no steps take no part.
         weighed.resize(self.params.elem_count(), 0.0);
-        let mut product = flat_gradient(&known_gradient(0.0, self.params, weighed)?, self.target.parameters())?;
+        let mut product =
+            flat_gradient(&known_gradient(0.0, self.params, weighed)?, self.target.parameters())?;
         for (product, v) in product.iter_mut().zip(v) {
             *product += self.damping as f32 * v;
         }

@@ -25,6 +25,7 @@ use impresario_common::config::{RunConfig, TrpoConfig};
 use impresario_common::kernels::{self, update_in_place, with_slice};
 use impresario_common::policy::{PolicyError, Weights};
 
+use super::advantages::Advantages;
 use super::objective::known_gradient;
 use super::rewards::RewardRule;
 use super::{
@@ -32,18 +33,15 @@ use super::{
 };
 use crate::batch::Batch;
 use crate::optimizer::Step;
-use crate::returns::{explained_variance, gae_batch, normalize};
+use crate::returns::{explained_variance, normalize};
 use conjugate_gradient::solve;
 use fisher::{Fisher, flat_gradient};
 
-/// The method, with buffers that serve every update. All are `[T, B]`.
+/// The method, with buffers that serve every update.
 #[derive(Debug)]
 pub struct Trpo {
     config: TrpoConfig,
-    rewards: Vec<f32>,
-    discounts: Vec<f32>,
-    advantages: Vec<f32>,
-    returns: Vec<f32>,
+    estimates: Advantages,
 }
 
 /// What the policy says of the steps of a batch.
@@ -69,37 +67,7 @@ impl Trpo {
                            break: set policy.shared_encoder = false";
             return Err(PolicyError::Space(message.into()).into());
         }
-        Ok(Self {
-            config: config.clone(),
-            rewards: vec![],
-            discounts: vec![],
-            advantages: vec![],
-            returns: vec![],
-        })
-    }
-
-    /// Advantages and returns, into the buffers.
-    fn estimate(&mut self, batch: &Batch, values: &[f32]) {
-        let (steps, columns) = (batch.steps(), batch.columns);
-        let (values, final_values) = values.split_at(steps + columns);
-        let config = &self.config;
-        let rule = RewardRule { gamma: config.gamma, scale: config.reward_scale, clip: config.reward_clip };
-        rule.apply(batch, final_values, &mut self.rewards, &mut self.discounts);
-        self.advantages.resize(steps, 0.0);
-        gae_batch(
-            batch.length,
-            columns,
-            &self.discounts,
-            &self.rewards,
-            values,
-            config.lambda,
-            &mut self.advantages,
-        );
-        self.returns.clear();
-        self.returns.extend(self.advantages.iter().zip(values).map(|(advantage, value)| advantage + value));
-        if config.normalize_advantages {
-            normalize(&mut self.advantages);
-        }
+        Ok(Self { config: config.clone(), estimates: Advantages::default() })
     }
 
     /// Judges the policy as it is now; also its distribution and the log-probabilities in the graph.
@@ -115,7 +83,7 @@ impl Trpo {
             let log_ratios: Vec<f32> =
                 rows.clone().zip(&batch.behaviour_log_probs).map(|(row, mu)| row[0] - mu).collect();
             let entropy = rows.map(|row| f64::from(row[1])).sum::<f64>() / steps as f64;
-            let gains = log_ratios.iter().zip(&self.advantages);
+            let gains = log_ratios.iter().zip(&self.estimates.advantages);
             let surrogate = gains.map(|(ratio, a)| f64::from(ratio.exp() * a)).sum::<f64>() / steps as f64;
             Judgement { params, log_ratios, entropy, surrogate }
         })?;
@@ -144,7 +112,7 @@ impl Trpo {
         }
         let mut d_log_prob_entropy = vec![0.0; log_prob_entropy.elem_count()];
         let steps = batch.steps() as f32;
-        let gains = before.log_ratios.iter().zip(&self.advantages);
+        let gains = before.log_ratios.iter().zip(&self.estimates.advantages);
         for (row, (ratio, advantage)) in d_log_prob_entropy.chunks_exact_mut(2).zip(gains) {
             row[0] = ratio.exp() * advantage / steps;
         }
@@ -211,12 +179,17 @@ impl Trpo {
             let (loss, gradient, mean, explained) = with_slice(&values, |values: &[f32]| {
                 let mut gradient = vec![0.0; values.len()];
                 let (mut loss, mut sum) = (0.0, 0.0);
-                for ((d, value), target) in gradient.iter_mut().zip(values).zip(&self.returns) {
+                for ((d, value), target) in gradient.iter_mut().zip(values).zip(&self.estimates.returns) {
                     loss += 0.5 * f64::from(value - target).powi(2) / steps as f64;
                     sum += f64::from(*value);
                     *d = (value - target) / steps as f32;
                 }
-                (loss, gradient, sum / steps as f64, explained_variance(&values[..steps], &self.returns))
+                (
+                    loss,
+                    gradient,
+                    sum / steps as f64,
+                    explained_variance(&values[..steps], &self.estimates.returns),
+                )
             })?;
             if step == 0 {
                 metrics.push("value_loss", loss);
@@ -236,7 +209,12 @@ impl Trpo {
 }
 
 /// Makes the parameters `weights + step * direction`.
-fn move_from(target: &TargetPolicy, weights: &Weights, direction: &[f32], step: f64) -> Result<(), TrainError> {
+fn move_from(
+    target: &TargetPolicy,
+    weights: &Weights,
+    direction: &[f32],
+    step: f64,
+) -> Result<(), TrainError> {
     let mut start = 0;
     for ((_, var), (_, from)) in target.parameters().iter().zip(&weights.0) {
         let part = &direction[start..start + var.elem_count()];
@@ -270,7 +248,12 @@ impl Algorithm for Trpo {
     ) -> Result<UpdateReport, TrainError> {
         let mut metrics = Metrics::default();
         let values = target.forward(batch)?.values;
-        with_slice(&values, |values: &[f32]| self.estimate(batch, values))?;
+        let config = &self.config;
+        let rule = RewardRule { gamma: config.gamma, scale: config.reward_scale, clip: config.reward_clip };
+        with_slice(&values, |values: &[f32]| self.estimates.estimate(batch, values, &rule, config.lambda))?;
+        if config.normalize_advantages {
+            normalize(&mut self.estimates.advantages);
+        }
         let saved = target.save()?;
         let mut problem = self.improve_policy(target, batch, &mut metrics)?;
         if problem.is_none() {
@@ -280,7 +263,8 @@ impl Algorithm for Trpo {
             target.go_back(&saved)?;
             return Ok(UpdateReport { outcome: Outcome::Skipped { reason }, metrics });
         }
-        let loss = metrics.get("policy_loss").zip(metrics.get("value_loss")).map(|(policy, value)| policy + value);
+        let loss =
+            metrics.get("policy_loss").zip(metrics.get("value_loss")).map(|(policy, value)| policy + value);
         metrics.push("loss", loss.unwrap_or(f32::NAN).into());
         metrics.push("learning_rate", target.learning_rate(progress));
         Ok(UpdateReport { outcome: Outcome::Applied, metrics })

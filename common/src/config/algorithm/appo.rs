@@ -1,0 +1,86 @@
+//! What `appo` can be told.
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::ranges::{at_least_1, fraction, not_negative, positive};
+use crate::config::{ConfigError, RunConfig, Schedule};
+
+/// The knobs of APPO, asynchronous PPO (as in Petrenko et al. 2020, arXiv 2006.11751).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AppoConfig {
+    /// Discount of future reward per environment step.
+    pub gamma: f32,
+    /// Trace decay of V-trace: mixes n-step returns of all lengths. Less means less variance and more bias from
+    /// the value estimates.
+    pub lambda: f32,
+    /// Truncation of the importance weights in the value targets.
+    pub clip_rho: f32,
+    /// Truncation of the trace coefficients.
+    pub clip_c: f32,
+    /// Passes over each batch. More squeeze more out of it, and move further from the policy that acted.
+    pub epochs: usize,
+    /// Parts that each pass is divided into, each an optimiser step. Steps are dealt at random; for a policy
+    /// with memory, whole columns.
+    pub minibatches: usize,
+    /// How far the ratio of new probability of an action to that under the policy that acted pays: beyond
+    /// `1 +- clip_range` an improvement has no gradient. Lag uses it up before the update has begun.
+    pub clip_range: f32,
+    /// How the clip range changes over the run.
+    pub clip_schedule: Schedule,
+    /// How far a value estimate may move in one update before its loss has no gradient, in scaled rewards; 0
+    /// leaves values free.
+    pub value_clip: f32,
+    /// Whether advantages are shifted and scaled to mean 0 and deviation 1 over each minibatch.
+    pub normalize_advantages: bool,
+    /// Weight of the value loss, `0.5 (vs - V)^2`.
+    pub baseline_cost: f32,
+    /// Weight of the policy's entropy, in nats, as a bonus.
+    pub entropy_cost: f32,
+    /// Multiplies every reward before clipping. Returns of the order of 10 keep the value loss from drowning
+    /// the policy's in a shared network.
+    pub reward_scale: f32,
+    /// Clips every scaled reward to `[-c, c]`; 0 leaves them alone.
+    pub reward_clip: f32,
+}
+
+impl Default for AppoConfig {
+    fn default() -> Self {
+        Self {
+            gamma: 0.99,
+            lambda: 0.95,
+            clip_rho: 1.0,
+            clip_c: 1.0,
+            epochs: 1,
+            minibatches: 1,
+            clip_range: 0.2,
+            clip_schedule: Schedule::Constant,
+            value_clip: 0.0,
+            normalize_advantages: true,
+            baseline_cost: 0.5,
+            entropy_cost: 0.01,
+            reward_scale: 0.1,
+            reward_clip: 0.0,
+        }
+    }
+}
+
+/// The sections' own defaults, small batches and a bounded lag, suit it.
+pub(super) fn adapt(_: &mut RunConfig) {}
+
+impl AppoConfig {
+    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        fraction("algorithm.gamma", self.gamma.into())?;
+        fraction("algorithm.lambda", self.lambda.into())?;
+        positive("algorithm.clip_rho", self.clip_rho.into())?;
+        positive("algorithm.clip_c", self.clip_c.into())?;
+        at_least_1("algorithm.epochs", self.epochs)?;
+        at_least_1("algorithm.minibatches", self.minibatches)?;
+        positive("algorithm.clip_range", self.clip_range.into())?;
+        not_negative("algorithm.value_clip", self.value_clip.into())?;
+        not_negative("algorithm.baseline_cost", self.baseline_cost.into())?;
+        not_negative("algorithm.entropy_cost", self.entropy_cost.into())?;
+        positive("algorithm.reward_scale", self.reward_scale.into())?;
+        not_negative("algorithm.reward_clip", self.reward_clip.into())
+    }
+}

@@ -307,3 +307,93 @@ fn the_environment_gets_squashed_actions_and_the_unroll_keeps_them_as_they_were_
         }
     }
 }
+
+#[test]
+fn illegal_actions_are_never_taken_and_the_masks_of_each_step_travel() {
+    let registry = Registry::native();
+    let environment = registry.spec("TicTacToe-v0").unwrap();
+    let layout = UnrollLayout::new(60, environment);
+    assert_eq!(layout.mask_len, 9);
+    let section = PolicySection { policy_gain: 3.0, ..PolicySection::default() };
+    let spec = PolicySpec::new(environment, &section).unwrap();
+    let policy = Policy::new(&spec, &spec.initialise(1).unwrap()).unwrap();
+    for choice in [ActionChoice::Sampled, ActionChoice::Greedy] {
+        let vector = registry.make_vector("TicTacToe-v0", streams(Purpose::Environment)).unwrap();
+        let actions = streams(Purpose::Actions);
+        let mut sampler =
+            Sampler::new(vector, spec.distribution().clone(), &layout, actions, choice).unwrap();
+        let mut unroll = Unroll::zeros(&layout, COPIES);
+        let mut masked = 0;
+        for _ in 0..2 {
+            sampler.fill(&policy, &mut unroll, &Counters::default(), &AtomicBool::new(false)).unwrap();
+            let (Array::I32(boards), Array::I32(actions)) = (&unroll.observations, &unroll.actions) else {
+                panic!("choices are integers")
+            };
+            for (at, action) in actions.iter().enumerate() {
+                let board = &boards[9 * at..9 * at + 9];
+                let free: Vec<u8> = board.iter().map(|cell| u8::from(*cell == 0)).collect();
+                assert_eq!(unroll.action_masks[9 * at..9 * at + 9], free);
+                assert_eq!(board[*action as usize], 0, "cell {action} of {board:?} was taken");
+                masked += free.iter().filter(|flag| **flag == 0).count();
+            }
+            let message = unroll.to_wire(&layout);
+            assert_eq!(Unroll::from_wire(message, &layout, COPIES).unwrap(), unroll);
+        }
+        assert!(masked > 0);
+    }
+}
+
+/// A place where nothing is allowed, or flags are no flags.
+struct Forbidden {
+    flag: u8,
+}
+
+impl Environment for Forbidden {
+    fn spec(&self) -> EnvironmentSpec {
+        EnvironmentSpec {
+            id: "Forbidden-v0".into(),
+            observation: Space::boxed(&[0.0], &[1.0]),
+            action: Space::MultiDiscrete { nvec: vec![2, 2] },
+            max_episode_steps: None,
+            solved_return: None,
+            masks_actions: true,
+        }
+    }
+
+    fn reset(&mut self, _: &mut Stream, observation: ObservationMut<'_>) {
+        observation.into_f32().fill(0.0);
+    }
+
+    fn step(&mut self, _: Action<'_>, _: &mut Stream, observation: ObservationMut<'_>) -> Transition {
+        observation.into_f32().fill(0.0);
+        Transition { reward: 0.0, terminated: false, truncated: false }
+    }
+
+    fn legal_actions(&self, mask: &mut [u8]) {
+        mask.copy_from_slice(&[1, 1, 0, self.flag]);
+    }
+}
+
+#[test]
+fn masks_that_leave_nothing_or_are_no_flags_end_sampling_with_whose_fault_it_is() {
+    for (flag, expected) in [
+        (0, "environment Forbidden-v0: copy 0 calls no alternative of choice 1 legal"),
+        (2, "environment Forbidden-v0: a mask of legal actions holds a flag that is neither 0 nor 1"),
+    ] {
+        let mut registry = Registry::empty();
+        registry.register(move || Forbidden { flag });
+        let environment = registry.spec("Forbidden-v0").unwrap();
+        let layout = UnrollLayout::new(LENGTH, environment);
+        let spec = PolicySpec::new(environment, &PolicySection::default()).unwrap();
+        let policy = Policy::new(&spec, &spec.initialise(1).unwrap()).unwrap();
+        let vector = registry.make_vector("Forbidden-v0", streams(Purpose::Environment)).unwrap();
+        let distribution = spec.distribution().clone();
+        let actions = streams(Purpose::Actions);
+        let mut sampler =
+            Sampler::new(vector, distribution, &layout, actions, ActionChoice::Sampled).unwrap();
+        let mut unroll = Unroll::zeros(&layout, COPIES);
+        let failed = sampler.fill(&policy, &mut unroll, &Counters::default(), &AtomicBool::new(false));
+        let error = failed.unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}

@@ -301,7 +301,8 @@ pub struct UnrollLayout {
 impl UnrollLayout {
     /// The layout for unrolls of `length` steps in the environment described.
     pub fn new(length: usize, spec: &EnvironmentSpec) -> Self {
-        Self::of_spaces(length, spec.observation.clone(), spec.action.clone())
+        let mask_len = if spec.masks_actions { spec.action.alternatives() } else { 0 };
+        Self { mask_len, ..Self::of_spaces(length, spec.observation.clone(), spec.action.clone()) }
     }
 
     /// The layout for unrolls of `length` steps between these spaces, without masks or memory.

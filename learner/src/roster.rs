@@ -243,6 +243,16 @@ impl Roster {
     }
 
     fn check_same(&self, known: &EnvironmentSpec, offered: &EnvironmentSpec) -> Result<(), Refused> {
+        if known.masks_actions != offered.masks_actions {
+            let masks = |spec: &EnvironmentSpec| if spec.masks_actions { "masks" } else { "does not mask" };
+            return Err(refuse(format!(
+                "{} {} illegal actions in this run, but {} them on the actor: use the same version and options of the \
+                 environment on every actor",
+                known.id,
+                masks(known),
+                masks(offered)
+            )));
+        }
         if known.observation == offered.observation && known.action == offered.action {
             return Ok(());
         }

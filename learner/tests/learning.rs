@@ -23,6 +23,10 @@ trait Copy {
     const ACTIONS: u32;
     fn reset(random: &mut Stream) -> Self;
     fn observe(&self) -> i32;
+    /// Flags of the legal actions; none where all are.
+    fn legal(&self) -> Vec<u8> {
+        vec![]
+    }
     /// Reward, terminated, truncated.
     fn step(&mut self, action: i32) -> (f32, bool, bool);
 }
@@ -63,6 +67,28 @@ impl Copy for Corridor {
         self.cell = (self.cell + 2 * action - 1).max(0);
         self.steps += 1;
         (-0.1, self.cell == 7, self.steps == 30)
+    }
+}
+
+/// A bandit of five contexts in which two of four actions are legal. One of these pays 1; illegal ones would pay more.
+struct Gates(i32);
+
+impl Copy for Gates {
+    const OBSERVATIONS: u32 = 5;
+    const ACTIONS: u32 = 4;
+    fn reset(random: &mut Stream) -> Self {
+        Self(random.random_range(0..5))
+    }
+    fn observe(&self) -> i32 {
+        self.0
+    }
+    fn legal(&self) -> Vec<u8> {
+        (0..4).map(|action| u8::from((action + self.0) % 4 < 2)).collect()
+    }
+    fn step(&mut self, action: i32) -> (f32, bool, bool) {
+        let gate = (action + self.0) % 4;
+        assert!(gate < 2, "action {action} is illegal in context {}", self.0);
+        (f32::from(u8::from(gate == 1)), true, false)
     }
 }
 
@@ -122,7 +148,12 @@ fn unroll<E: Copy>(
         let row: Vec<i32> = copies.iter().map(|(copy, _)| copy.observe()).collect();
         observations.extend(&row);
         let params = policy.distribution(&Tensor::from_vec(row, B, &Device::Cpu).unwrap()).unwrap();
-        let params = params.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let mut params = params.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let legal: Vec<u8> = copies.iter().flat_map(|(copy, _)| copy.legal()).collect();
+        if !legal.is_empty() {
+            distribution.mask(&mut params, &legal).unwrap();
+            batch.action_masks.extend(legal);
+        }
         let range = t * B..(t + 1) * B;
         let sampled = ActionMut::Discrete(&mut actions[range.clone()]);
         distribution.sample_batch(&params, streams, sampled, &mut batch.behaviour_log_probs[range.clone()]);
@@ -169,4 +200,10 @@ fn impala_solves_a_contextual_bandit() {
 fn impala_walks_down_a_corridor() {
     let mean = mean_return::<Corridor>(&config(), 200);
     assert!(mean > -0.8, "the mean return is {mean}, of -0.7");
+}
+
+#[test]
+fn impala_learns_among_the_legal_actions_alone() {
+    let mean = mean_return::<Gates>(&config(), 150);
+    assert!(mean > 0.95, "the mean reward is {mean}, of 1");
 }

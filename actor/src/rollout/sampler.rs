@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use candle_core::{Device, Tensor};
 use impresario_common::kernels::{all_finite, with_slice};
-use impresario_common::policy::distribution::{ActionDistribution, ActionMut};
+use impresario_common::policy::distribution::{ActionDistribution, ActionMut, DistributionError};
 use impresario_common::policy::{Policy, PolicyError};
 use impresario_common::random::Stream;
 use impresario_common::unroll::{Array, Unroll, UnrollLayout};
@@ -74,6 +74,10 @@ pub struct Sampler {
     parameters: Option<Vec<f32>>,
     /// What the environments see of continuous actions, `[E, D]`, where that differs from the actions.
     environment_actions: Vec<f32>,
+    /// M: flags of a copy that say which actions are legal; 0 where the environment masks none.
+    mask_len: usize,
+    /// Distribution parameters of the present row without the illegal actions, where there are masks.
+    masked: Vec<f32>,
     /// Rows of steps taken in the present unroll.
     rows: usize,
     /// Whether episodes have been started.
@@ -118,6 +122,8 @@ impl Sampler {
             episodes: vec![Episode::default(); copies],
             cut_copies: Vec::with_capacity(copies),
             environment_actions: vec![],
+            mask_len: layout.mask_len,
+            masked: vec![],
             observation_len: layout.observation.len(),
             row_shape,
             parameters: None,
@@ -224,7 +230,12 @@ impl Sampler {
             Array::U8(_) => unreachable_actions(),
         };
         let log_probs = &mut unroll.behaviour_log_probs[span(row, copies)];
-        with_slice(&parameters, |parameters: &[f32]| {
+        let masks = &mut unroll.action_masks[span(row, copies * self.mask_len)];
+        if self.mask_len > 0 {
+            self.vector.legal_actions(masks)?;
+        }
+        let chosen = with_slice(&parameters, |parameters: &[f32]| {
+            let parameters = without_illegal(&self.distribution, parameters, masks, &mut self.masked)?;
             if let Some(kept) = &mut self.parameters {
                 kept.extend_from_slice(parameters);
             }
@@ -234,8 +245,15 @@ impl Sampler {
                 }
                 ActionChoice::Greedy => self.distribution.mode_batch(parameters, actions),
             }
+            Ok(())
         })?;
-        Ok(())
+        chosen.map_err(|e| match e {
+            DistributionError::NoLegalAction { row, choice } => self.error(format!(
+                "copy {row} calls no alternative of choice {choice} legal; a mask must leave one wherever an action is \
+                 to be taken"
+            )),
+            e => self.error(e.to_string()),
+        })
     }
 
     /// Steps the environments with the actions of the present row.
@@ -311,6 +329,9 @@ impl Sampler {
             let (copy, reward) = (at % copies, unroll.rewards[at]);
             return Err(self.error(format!("copy {copy} gave the reward {reward}, not a finite number")));
         }
+        if unroll.action_masks.iter().fold(0, |all, flag| all | flag) > 1 {
+            return Err(self.error("a mask of legal actions holds a flag that is neither 0 nor 1".into()));
+        }
         for array in [&unroll.observations, &unroll.final_observations] {
             if let Array::F32(values) = array
                 && let Some(at) = first_not_finite(values)
@@ -342,6 +363,23 @@ impl FinalObservations for Finals<'_> {
         self.observations.resize(start + self.observation_len);
         part_mut(self.observations, start..start + self.observation_len)
     }
+}
+
+/// Distribution parameters in which the alternatives that `masks` calls illegal are impossible, in `buffer` unless there
+/// are no masks.
+fn without_illegal<'a>(
+    distribution: &ActionDistribution,
+    parameters: &'a [f32],
+    masks: &[u8],
+    buffer: &'a mut Vec<f32>,
+) -> Result<&'a [f32], DistributionError> {
+    if masks.is_empty() {
+        return Ok(parameters);
+    }
+    buffer.clear();
+    buffer.extend_from_slice(parameters);
+    distribution.mask(buffer, masks)?;
+    Ok(buffer)
 }
 
 /// The numbers of row `row` where rows have `len` numbers.

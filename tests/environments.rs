@@ -61,7 +61,7 @@ fn a_player_without_a_partner_is_refused_with_what_to_change() {
 
 #[test]
 fn eval_tells_the_share_of_targets_reached() {
-    let (printed, _) = train_and_eval("TwoJointArm-v0", "5000", &["--actors", "1"]);
+    let (printed, _) = train_and_eval("TwoJointArm-v0", "20000", &["--actors", "1"]);
     let reached = printed.rsplit_once("targets reached: ").expect("eval prints it").1;
     assert!(reached.contains(" % (") && reached.contains(" of 20)"), "{printed}");
 }

@@ -56,7 +56,10 @@ impl EvalCommand {
         let policy = Policy::new(&spec, &checkpoint.weights)
             .with_context(|| format!("{} does not fit its own configuration", path.display()))?;
         let registry = Registry::native();
-        let layout = UnrollLayout::new(UNROLL_LENGTH, environment);
+        let layout = UnrollLayout {
+            core_state_len: spec.core_state_len(),
+            ..UnrollLayout::new(UNROLL_LENGTH, environment)
+        };
         let choice = if self.greedy { ActionChoice::Greedy } else { ActionChoice::Sampled };
         let mut judgement = Judgement::new(registry.measure(&environment.id)?);
         let players = registry.players(&environment.id)? as u32;

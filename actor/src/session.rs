@@ -204,7 +204,10 @@ async fn try_admit(
     let plan = Plan {
         registry: registry.clone(),
         environment: spec.id.clone(),
-        layout: UnrollLayout::new(config.rollout.unroll_length, spec),
+        layout: UnrollLayout {
+            core_state_len: policy.core_state_len(),
+            ..UnrollLayout::new(config.rollout.unroll_length, spec)
+        },
         policy,
         division,
         streams,

@@ -7,8 +7,9 @@ use candle_core::{Device, Tensor, Var};
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use impresario_common::kernels::{
-    Activation, Adam, EpsilonPlacement, PackedLinear, RmsProp, adam_step, all_finite, exp, linear,
-    linear_backward, linear_into, ln, rmsprop_step, sum_squares, tanh, update_in_place, with_slice,
+    Activation, Adam, Cell, EpsilonPlacement, PackedLinear, RmsProp, Sequence, adam_step, all_finite, exp,
+    linear, linear_backward, linear_into, ln, recurrent, recurrent_step, rmsprop_step, sum_squares, tanh,
+    update_in_place, with_slice,
 };
 use impresario_common::policy::distribution::{ActionDistribution, ActionMut, Actions};
 use impresario_common::random::{Purpose, Stream, stream};
@@ -64,6 +65,76 @@ mod elementwise {
     #[divan::bench]
     fn vectorised_ln(bencher: Bencher) {
         bench(bencher, ln, 3.0);
+    }
+}
+
+/// Recurrent layers over T 20 x B 32 steps of H inputs, H 64 and 256, with an episode's end here and there.
+mod recurrent_layer {
+    use super::*;
+
+    const LENGTH: usize = 20;
+    const COLUMNS: usize = 32;
+
+    struct Layer {
+        cell: Cell,
+        size: usize,
+        x: Var,
+        weight_ih: Var,
+        weight_hh: Var,
+        bias: Var,
+        of_outputs: Tensor,
+    }
+
+    impl Layer {
+        fn new(cell: Cell, size: usize) -> candle_core::Result<Self> {
+            let (rows, width) = (LENGTH * COLUMNS, cell.gates() * size);
+            let var = |shape: &[usize], scale: f32| {
+                Var::from_vec(numbers(shape.iter().product(), scale), shape, &Device::Cpu)
+            };
+            let scale = 1.0 / (size as f32).sqrt();
+            Ok(Self {
+                cell,
+                size,
+                x: var(&[rows, size], 1.0)?,
+                weight_ih: var(&[width, size], scale)?,
+                weight_hh: var(&[width, size], scale)?,
+                bias: var(&[width], scale)?,
+                of_outputs: var(&[rows, size], 1.0)?.as_detached_tensor(),
+            })
+        }
+
+        fn forward(&self) -> candle_core::Result<Tensor> {
+            let sequence = Sequence {
+                columns: COLUMNS,
+                resets: (0..LENGTH * COLUMNS).map(|step| u8::from(step % 37 == 0)).collect(),
+                initial: vec![0.1; COLUMNS * self.cell.state_len(self.size)],
+                branches: vec![],
+            };
+            let projected = linear(&self.x, &self.weight_ih, &self.bias, Activation::Identity)?;
+            recurrent(self.cell, &projected, &self.weight_hh, &self.bias, sequence)
+        }
+    }
+
+    #[divan::bench(args = [(Cell::Lstm, 64), (Cell::Lstm, 256), (Cell::Gru, 64), (Cell::Gru, 256)])]
+    fn forward(bencher: Bencher, (cell, size): (Cell, usize)) {
+        let layer = Layer::new(cell, size).expect("the shapes fit");
+        bencher.bench_local(|| layer.forward());
+    }
+
+    #[divan::bench(args = [(Cell::Lstm, 64), (Cell::Lstm, 256), (Cell::Gru, 64), (Cell::Gru, 256)])]
+    fn forward_backward(bencher: Bencher, (cell, size): (Cell, usize)) {
+        let layer = Layer::new(cell, size).expect("the shapes fit");
+        bencher.bench_local(|| (layer.forward()? * &layer.of_outputs)?.sum_all()?.backward());
+    }
+
+    /// What an actor adds to a step of its copies, without the projection of the inputs.
+    #[divan::bench(args = [(Cell::Lstm, 64), (Cell::Gru, 64)])]
+    fn step(bencher: Bencher, (cell, size): (Cell, usize)) {
+        let width = cell.gates() * size;
+        let (projected, weight) = (numbers(COLUMNS * width, 1.0), numbers(width * size, 0.1));
+        let (bias, mut out) = (numbers(width, 0.1), vec![0.0; COLUMNS * size]);
+        let mut states = numbers(COLUMNS * cell.state_len(size), 1.0);
+        bencher.bench_local(|| recurrent_step(cell, &projected, &weight, &bias, &mut states, &mut out));
     }
 }
 

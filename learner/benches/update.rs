@@ -2,10 +2,13 @@
 //!
 //! `cargo bench -p impresario-learner --bench update`. The setting is one that other frameworks can be timed
 //! in: T 20 x B 32 steps, observations `[4]`, a 64-64 tanh network with two actions and a value, RMSProp,
-//! gradients clipped to norm 40. `snapshot` is what publishing the result costs the trainer.
+//! gradients clipped to norm 40; `impala_with_memory` puts a core of H outputs between network and heads. `snapshot` is
+//! what publishing the result costs the trainer.
 
 use divan::Bencher;
-use impresario_common::config::{AlgorithmConfig, ImpalaConfig, LossReduction, OptimizerKind, RunConfig};
+use impresario_common::config::{
+    AlgorithmConfig, CoreKind, ImpalaConfig, LossReduction, OptimizerKind, RunConfig,
+};
 use impresario_common::space::{EnvironmentSpec, Space};
 use impresario_common::unroll::Array;
 use impresario_learner::batch::Batch;
@@ -26,18 +29,30 @@ fn main() {
 
 #[divan::bench(sample_count = 500, sample_size = 5)]
 fn impala(bencher: Bencher<'_, '_>) {
-    let (mut trainer, batch) = (trainer(), batch());
+    let (mut trainer, batch) = (trainer(CoreKind::None, 0), batch(0));
+    bencher.bench_local(|| trainer.train(&batch, 0));
+}
+
+#[divan::bench(sample_count = 100, sample_size = 5, args = [("lstm", 64), ("lstm", 256), ("gru", 64), ("gru", 256)])]
+fn impala_with_memory(bencher: Bencher<'_, '_>, (core, size): (&str, usize)) {
+    let (core, state_len) = match core {
+        "lstm" => (CoreKind::Lstm, 2 * size),
+        _ => (CoreKind::Gru, size),
+    };
+    let (mut trainer, batch) = (trainer(core, size), batch(state_len));
     bencher.bench_local(|| trainer.train(&batch, 0));
 }
 
 #[divan::bench(sample_count = 500, sample_size = 5)]
 fn snapshot(bencher: Bencher<'_, '_>) {
-    let trainer = trainer();
+    let trainer = trainer(CoreKind::None, 0);
     bencher.bench_local(|| trainer.snapshot());
 }
 
-fn trainer() -> Trainer {
+fn trainer(core: CoreKind, core_size: usize) -> Trainer {
     let mut config = RunConfig::default();
+    config.policy.core = core;
+    config.policy.core_size = core_size;
     let impala = ImpalaConfig { loss_reduction: LossReduction::Sum, ..ImpalaConfig::default() };
     config.algorithm = AlgorithmConfig::Impala(impala);
     config.optimizer.kind = OptimizerKind::RmsProp;
@@ -55,7 +70,7 @@ fn trainer() -> Trainer {
     Trainer::new(&config, &environment).expect("there is a policy for these spaces")
 }
 
-fn batch() -> Batch {
+fn batch(state_len: usize) -> Batch {
     let mut random = ChaCha8Rng::seed_from_u64(1);
     let mut uniform =
         |len: usize| -> Vec<f32> { (0..len).map(|_| random.random::<f32>() * 2.0 - 1.0).collect() };
@@ -70,7 +85,7 @@ fn batch() -> Batch {
         behaviour_log_probs: vec![-0.7; T * B],
         final_steps: vec![],
         action_masks: vec![],
-        core_states: vec![],
+        core_states: vec![0.1; B * state_len],
         policy_versions: vec![0; B],
     }
 }

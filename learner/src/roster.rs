@@ -132,7 +132,7 @@ impl Roster {
                 ),
             ));
         }
-        let environment = self.check_environment(request.environment)?;
+        let (environment, policy) = self.check_environment(request.environment)?;
         let (workers, columns) = (request.workers as usize, request.copies_per_worker as usize);
         if workers == 0 || columns == 0 {
             return Err(Refused::new(
@@ -140,7 +140,10 @@ impl Roster {
                 "an actor needs at least 1 worker and 1 environment copy",
             ));
         }
-        let layout = UnrollLayout::new(self.config.rollout.unroll_length, &environment);
+        let layout = UnrollLayout {
+            core_state_len: policy.core_state_len(),
+            ..UnrollLayout::new(self.config.rollout.unroll_length, &environment)
+        };
         self.intake.check_shape(&layout, columns).map_err(|e| Refused::new(Refusal::Shape, e))?;
         if let Some(identity) = request.identity {
             let (key, _) = self.authenticate(&identity)?;
@@ -219,7 +222,7 @@ impl Roster {
     fn check_environment(
         &self,
         environment: Option<v1::EnvironmentSpec>,
-    ) -> Result<EnvironmentSpec, Refused> {
+    ) -> Result<(EnvironmentSpec, PolicySpec), Refused> {
         let missing = || WireError::field("environment", "missing");
         let environment: EnvironmentSpec = environment
             .ok_or_else(missing)
@@ -232,14 +235,12 @@ impl Roster {
                 environment.id
             )));
         }
-        match self.environment.borrow().as_ref() {
-            Some(known) => self.check_same(known, &environment)?,
-            None => {
-                PolicySpec::new(&environment, &self.config.policy)
-                    .map_err(|e| refuse(format!("{wanted}: {e}")))?;
-            }
+        if let Some(known) = self.environment.borrow().as_ref() {
+            self.check_same(known, &environment)?;
         }
-        Ok(environment)
+        let policy = PolicySpec::new(&environment, &self.config.policy)
+            .map_err(|e| refuse(format!("{wanted}: {e}")))?;
+        Ok((environment, policy))
     }
 
     fn check_same(&self, known: &EnvironmentSpec, offered: &EnvironmentSpec) -> Result<(), Refused> {

@@ -64,6 +64,10 @@ pub struct Sampler {
     action_streams: Vec<Stream>,
     /// The episodes under way, one for each copy.
     episodes: Vec<Episode>,
+    /// `[E, S]`: what the policy remembers of each copy, zeros where an episode begins.
+    core_states: Vec<f32>,
+    /// S.
+    core_state_len: usize,
     /// Shape of the tensor of one row of observations, `[E, ...]`.
     row_shape: Vec<usize>,
     /// Numbers in one observation.
@@ -125,6 +129,8 @@ impl Sampler {
             mask_len: layout.mask_len,
             masked: vec![],
             observation_len: layout.observation.len(),
+            core_states: vec![0.0; copies * layout.core_state_len],
+            core_state_len: layout.core_state_len,
             row_shape,
             parameters: None,
             rows: 0,
@@ -206,6 +212,7 @@ impl Sampler {
         if let Some(kept) = &mut self.parameters {
             kept.clear();
         }
+        unroll.core_states.clone_from(&self.core_states);
         unroll.final_observations.resize(0);
         unroll.episode_returns.clear();
         unroll.episode_lengths.clear();
@@ -222,7 +229,7 @@ impl Sampler {
             Array::U8(values) => Tensor::from_slice(&values[observed], shape, &Device::Cpu)?,
             Array::I32(values) => Tensor::from_slice(&values[observed], shape, &Device::Cpu)?,
         };
-        let parameters = policy.distribution(&observations)?;
+        let parameters = policy.step(&observations, &mut self.core_states)?;
         let chosen = span(row, copies * self.distribution.action_len());
         let actions = match &mut unroll.actions {
             Array::I32(values) => ActionMut::Discrete(&mut values[chosen]),
@@ -302,6 +309,7 @@ impl Sampler {
             unroll.episode_returns.push(episode.undiscounted_return as f32);
             unroll.episode_lengths.push(episode.length);
             *episode = Episode::default();
+            self.core_states[span(copy, self.core_state_len)].fill(0.0);
         }
         match cut.next() {
             None => Ok(()),

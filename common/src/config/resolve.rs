@@ -7,7 +7,7 @@ use toml::{Table, Value};
 use super::algorithm::AlgorithmConfig;
 use super::flags::RunFlags;
 use super::ranges::{at_least_1, check, fraction, not_negative, positive};
-use super::sections::{LogStd, OptimizerKind, PolicySection, RunConfig, UntilReturn};
+use super::sections::{CoreKind, LogStd, OptimizerKind, PolicySection, RunConfig, UntilReturn};
 
 /// Name of the file in a run directory that holds the run's resolved configuration.
 pub const RUN_CONFIG_FILE: &str = "config.toml";
@@ -122,6 +122,26 @@ impl RunConfig {
             &format!("{:?}", self.policy.hidden),
             self.policy.hidden.iter().all(|&n| n > 0),
             "must hold widths of at least 1",
+        )?;
+        at_least_1("policy.core_size", self.policy.core_size)?;
+        check(
+            "policy.core_forget_bias",
+            &self.policy.core_forget_bias,
+            (-10.0..=10.0).contains(&self.policy.core_forget_bias),
+            "must lie between -10 and 10",
+        )?;
+        let (core, method) = (self.policy.core, self.algorithm.name());
+        check(
+            "policy.core",
+            &format!("{core:?}").to_lowercase(),
+            core == CoreKind::None || !["trpo", "sac"].contains(&method),
+            "must be \"none\" with trpo and sac, which learn from steps one by one",
+        )?;
+        check(
+            "policy.shared_encoder",
+            &self.policy.shared_encoder,
+            self.policy.shared_encoder || self.policy.core == CoreKind::None,
+            "must be true for a policy with a core, whose memory serves the value estimate, too",
         )?;
         not_negative("policy.policy_gain", self.policy.policy_gain.into())?;
         not_negative("policy.value_gain", self.policy.value_gain.into())?;

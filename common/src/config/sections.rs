@@ -160,6 +160,13 @@ pub struct PolicySection {
     /// Whether the value estimate shares the policy's hidden layers. Layers of its own cost time, and keep its
     /// errors from disturbing the policy.
     pub shared_encoder: bool,
+    /// Memory between the encoder and the heads. It costs time, and is of use where an observation does not tell all that
+    /// matters of what came before.
+    pub core: CoreKind,
+    /// H: outputs of the core; it remembers as many numbers, an LSTM twice as many.
+    pub core_size: usize,
+    /// LSTM: initial bias of the forget gates. Larger values remember longer from the start: about `exp(bias)` steps.
+    pub core_forget_bias: f32,
     /// Gain of the policy head's orthogonal initialisation; small values start near the uniform policy.
     pub policy_gain: f32,
     /// Gain of the value head's orthogonal initialisation.
@@ -187,6 +194,9 @@ impl Default for PolicySection {
             hidden: vec![64, 64],
             activation: Activation::Tanh,
             shared_encoder: true,
+            core: CoreKind::None,
+            core_size: 64,
+            core_forget_bias: 1.0,
             policy_gain: 0.01,
             value_gain: 1.0,
             squash: false,
@@ -206,6 +216,18 @@ pub enum LogStd {
     Free,
     /// A head of the network.
     State,
+}
+
+/// What a policy remembers from step to step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CoreKind {
+    /// Nothing: it sees the present observation only.
+    None,
+    /// The state of a long short-term memory (Hochreiter and Schmidhuber 1997).
+    Lstm,
+    /// The state of gated recurrent units (Cho et al. 2014).
+    Gru,
 }
 
 /// Non-linearity of a hidden layer.

@@ -322,7 +322,7 @@ pub fn linear_backward(
 }
 
 /// `dW = dZ^T X`, or its transpose `X^T dZ` where that fills the vectors better.
-fn weight_gradient(
+pub(super) fn weight_gradient(
     x: &[f32],
     dz: &[f32],
     rows: usize,
@@ -353,7 +353,7 @@ dispatch! {
     fn activate_tanh(out: &mut [f32]) = tanh_body;
     fn relu(out: &mut [f32]) = relu_body;
     fn dot_products(x: &[f32], rows: usize, weight: &[f32], bias: &[f32], out: &mut [f32]) = dot_products_body;
-    fn column_sums(grad: &[f32], db: &mut [f32]) = column_sums_body;
+    pub(super) fn column_sums(grad: &[f32], db: &mut [f32]) = column_sums_body;
     fn tanh_gradient(y: &[f32], grad: &[f32], dz: &mut [f32], db: &mut [f32]) = tanh_gradient_body;
     fn relu_gradient(y: &[f32], grad: &[f32], dz: &mut [f32], db: &mut [f32]) = relu_gradient_body;
 }

@@ -79,6 +79,9 @@ dispatch! {
     /// each `[k, width]`, the last one's width rounded up to whole vectors and filled up with zeros.
     pub(super) fn pack_transposed(weight: &[f32], n: usize, k: usize, packed: &mut Vec<f32>) = pack_transposed_body;
 
+    /// Lays out `rows` `[k, n]` as [`Right::Packed`] wants it, for a factor that serves several products.
+    pub(super) fn pack_rows(rows: &[f32], n: usize, k: usize, packed: &mut Vec<f32>) = pack_rows_body;
+
     /// Numbers in a vector of the instruction set in use, which the packed layout depends on.
     pub(super) fn lanes() -> usize = lanes_body;
 }
@@ -99,6 +102,20 @@ fn pack_transposed_body<S: Simd>(weight: &[f32], n: usize, k: usize, packed: &mu
             for (p, value) in row.iter().enumerate() {
                 packed[p * width + column] = *value;
             }
+        }
+    }
+}
+
+#[inline(always)]
+fn pack_rows_body<S: Simd>(rows: &[f32], n: usize, k: usize, packed: &mut Vec<f32>) {
+    let panel = S::LANES * S::TILE_VECTORS;
+    packed.clear();
+    packed.resize(n.next_multiple_of(S::LANES) * k, 0.0);
+    for (column, packed) in (0..n).step_by(panel).zip(packed.chunks_mut(panel * k.max(1))) {
+        let whole = packed.len() / k;
+        let width = panel.min(n - column);
+        for (to, from) in packed.chunks_exact_mut(whole).zip(rows.chunks_exact(n)) {
+            to[..width].copy_from_slice(&from[column..column + width]);
         }
     }
 }
@@ -384,6 +401,9 @@ mod tests {
                 let b_transposed: Vec<f32> = (0..k * n).map(|at| b[at % k * n + at / k]).collect();
                 let mut packed = Vec::new();
                 pack_transposed(&b_transposed, n, k, &mut packed);
+                let mut packed_rows = Vec::new();
+                pack_rows(&b, n, k, &mut packed_rows);
+                assert_eq!(packed, packed_rows, "{level:?} {n}x{k}");
                 for left in [
                     Left { data: &a, row_stride: k, depth_stride: 1 },
                     Left { data: &a_transposed, row_stride: 1, depth_stride: m },

@@ -13,6 +13,7 @@
 //! - `arrays`: [`elements`] out of bytes, [`all_below`], [`count_cut`];
 //! - `matmul`: matrix products for shapes where a general library pays too much for packing;
 //! - `linear`: the fused dense layer, its gradient, and the slice-level entry that actors use;
+//! - `recurrent`: LSTM and GRU over sequences, their gradient through time, and the single step that actors take;
 //! - `optimizer`: RMSProp and Adam steps in place;
 //! - `storage`: slices of a tensor's memory, for reading and for updates in place.
 //!
@@ -25,6 +26,7 @@ mod elementwise;
 mod linear;
 mod matmul;
 mod optimizer;
+mod recurrent;
 pub(crate) mod simd;
 mod storage;
 
@@ -34,6 +36,7 @@ pub use arrays::{all_below, count_cut, elements};
 pub use elementwise::{all_finite, exp, ln, sum_squares, tanh};
 pub use linear::{Activation, PackedLinear, linear, linear_backward, linear_into};
 pub use optimizer::{Adam, EpsilonPlacement, RmsProp, adam_step, rmsprop_step};
+pub use recurrent::{Cell, Sequence, recurrent, recurrent_step};
 pub use storage::{update_in_place, with_slice};
 
 pub(crate) use elementwise::{exp_of, ln_of, tanh_of};

@@ -4,10 +4,12 @@
 //!
 //! * [`network`]: which parameters a policy has, how they start, and how they turn observations into
 //!   distribution parameters and values. Actor and learner run this same code.
+//! * `core`: what a policy remembers from step to step.
 //! * `head`: from the last hidden layer to a row of distribution parameters.
 //! * [`distribution`]: what the policy head's numbers say about actions.
 //! * [`snapshot`]: one version of the weights, immutable, and its way to and from the wire.
 
+mod core;
 pub mod distribution;
 mod head;
 pub mod network;

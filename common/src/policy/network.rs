@@ -6,11 +6,12 @@
 
 use candle_core::{DType, Device, Tensor};
 
+use super::core::{self, Core, CoreSpec, Role};
 use super::distribution::ActionDistribution;
 use super::head::{self, PolicyHead};
 use super::snapshot::Weights;
 use crate::config::{self, PolicySection};
-use crate::kernels::{self, Activation};
+use crate::kernels::{self, Activation, Cell, Sequence};
 use crate::random::{self, Purpose, Stream};
 use crate::space::{EnvironmentSpec, Space};
 
@@ -24,6 +25,14 @@ pub enum PolicyError {
     /// No policy for such a space.
     #[error("no policy for {0}")]
     Space(String),
+    /// States that are not those of the policy's core.
+    #[error("the policy's core remembers {expected} numbers of these copies, got {found}")]
+    State {
+        /// Numbers that it has for them.
+        expected: usize,
+        /// Numbers given.
+        found: usize,
+    },
     /// Weights that do not fit the policy.
     #[error("weights do not fit: {0}")]
     Weights(String),
@@ -47,6 +56,8 @@ pub(super) enum Init {
     Orthogonal { gain: f32 },
     /// One value everywhere.
     Constant(f32),
+    /// An LSTM's bias: this value at the forget gates, else 0.
+    ForgetGates(f32),
 }
 
 /// One parameter: its name, shape and start.
@@ -120,6 +131,25 @@ impl PolicySpec {
         }
     }
 
+    /// S: numbers that the policy's core remembers of a copy of the environment; 0 for a policy without memory.
+    pub fn core_state_len(&self) -> usize {
+        self.core().map_or(0, CoreSpec::state_len)
+    }
+
+    fn core(&self) -> Option<CoreSpec> {
+        CoreSpec::new(&self.section)
+    }
+
+    /// Numbers that the encoder gives.
+    fn encoded_len(&self) -> usize {
+        self.section.hidden.last().copied().unwrap_or(self.input_len())
+    }
+
+    /// Numbers that the heads see.
+    fn features(&self) -> usize {
+        self.core().map_or(self.encoded_len(), |core| core.size)
+    }
+
     /// Names of the stacks of hidden layers: the policy's, and the value's where it has one of its own.
     fn encoders(&self) -> &'static [&'static str] {
         if self.section.shared_encoder { &["encoder"] } else { &["encoder", "value_encoder"] }
@@ -130,18 +160,30 @@ impl PolicySpec {
         // actor-critic practice (Andrychowicz et al. 2020, arXiv 2006.05990) takes sqrt(2) for both.
         let hidden_gain = std::f32::consts::SQRT_2;
         let mut parameters = vec![];
-        let mut inputs = self.input_len();
         for encoder in self.encoders() {
-            inputs = self.input_len();
+            let mut inputs = self.input_len();
             for (layer, &width) in self.section.hidden.iter().enumerate() {
                 let name = format!("{encoder}.{layer}");
                 parameters.extend(ParameterSpec::linear(&name, inputs, width, hidden_gain, 0.0));
                 inputs = width;
             }
         }
+        let inputs = self.features();
         parameters.extend(head::output_parameters(&self.section, &self.distribution, inputs));
         parameters.extend(ParameterSpec::linear("value", inputs, 1, self.section.value_gain, 0.0));
         parameters.extend(head::log_std_parameters(&self.section, &self.distribution, inputs));
+        for (name, role) in core::PARAMETERS {
+            let Some(core) = self.core() else { break };
+            let init = match role {
+                Role::OfInput | Role::OfOutput => Init::Orthogonal { gain: 1.0 },
+                Role::InputBias if core.cell == Cell::Lstm => {
+                    Init::ForgetGates(self.section.core_forget_bias)
+                }
+                Role::InputBias | Role::OutputBias => Init::Constant(0.0),
+            };
+            let shape = core.shape(role, self.encoded_len());
+            parameters.push(ParameterSpec { name: name.into(), shape, init });
+        }
         parameters
     }
 
@@ -154,6 +196,10 @@ impl PolicySpec {
         let make = |p: ParameterSpec| {
             let values = match p.init {
                 Init::Constant(value) => vec![value; p.shape.iter().product()],
+                Init::ForgetGates(value) => {
+                    let gate = p.shape[0] / Cell::Lstm.gates();
+                    (0..p.shape[0]).map(|at| if at / gate == 1 { value } else { 0.0 }).collect()
+                }
                 Init::Orthogonal { gain } => orthogonal(p.shape[0], p.shape[1], gain, &mut stream),
             };
             Ok((p.name, Tensor::from_vec(values, p.shape, &Device::Cpu)?))
@@ -222,6 +268,7 @@ pub struct Policy {
     encoder: Vec<Linear>,
     /// Hidden layers of the value estimate, where it does not share the policy's.
     value_encoder: Option<Vec<Linear>>,
+    core: Option<Core>,
     policy_head: PolicyHead,
     value_head: Linear,
 }
@@ -256,34 +303,76 @@ impl Policy {
         let stacks = spec.encoders().iter().map(|name| stack(name)).collect::<Result<Vec<Vec<_>>, _>>()?;
         let mut stacks = stacks.into_iter();
         let encoder = stacks.next().unwrap_or_default();
-        let inputs = spec.section.hidden.last().copied().unwrap_or(spec.input_len());
+        let core = spec.core().map(|core| Core::new(core, spec.encoded_len(), weights)).transpose()?;
+        let inputs = spec.features();
         Ok(Self {
             observation: spec.observation.clone(),
             encoder,
             value_encoder: stacks.next(),
+            core,
             policy_head: PolicyHead::new(&spec.section, &spec.distribution, inputs, weights)?,
             value_head: Linear::new(weights, "value", inputs, 1, Activation::Identity)?,
         })
     }
 
-    /// Distribution parameters and values for `observations`, `[N, ...]`.
+    /// Distribution parameters and values for `observations`, `[N, ...]`. A policy with memory takes each for the
+    /// first of an episode.
     ///
     /// # Errors
     /// If the observations do not fit the space.
     pub fn forward(&self, observations: &Tensor) -> Result<PolicyOutput, PolicyError> {
+        let rows = observations.dim(0)?;
+        self.forward_sequence(observations, || Sequence::beginnings(rows, self.core_state_len()))
+    }
+
+    /// Distribution parameters and values for `observations`, `[R, ...]`, that follow one another as `sequence` says.
+    /// It is asked of a policy with memory only: to others, rows are rows.
+    ///
+    /// # Errors
+    /// If the observations do not fit the space, or the sequence the observations or the policy's core.
+    pub fn forward_sequence(
+        &self,
+        observations: &Tensor,
+        sequence: impl FnOnce() -> Sequence,
+    ) -> Result<PolicyOutput, PolicyError> {
         let input = self.input(observations)?;
-        let hidden = encode(&self.encoder, &input)?;
+        let mut hidden = encode(&self.encoder, &input)?;
+        if let Some(core) = &self.core {
+            hidden = core.sequence(&hidden, sequence())?;
+        }
         let of_value = self.value_encoder.as_ref().map(|layers| encode(layers, &input)).transpose()?;
         let values = self.value_head.forward(of_value.as_ref().unwrap_or(&hidden))?.flatten_all()?;
         Ok(PolicyOutput { distribution: self.policy_head.forward(&hidden)?, values })
     }
 
-    /// Distribution parameters alone, `[N, P]`: what acting needs.
+    /// Distribution parameters alone, `[N, P]`, without memory as in [`Self::forward`].
     ///
     /// # Errors
     /// As [`Self::forward`].
     pub fn distribution(&self, observations: &Tensor) -> Result<Tensor, PolicyError> {
-        self.policy_head.forward(&encode(&self.encoder, &self.input(observations)?)?)
+        self.step(observations, &mut vec![0.0; observations.dim(0)? * self.core_state_len()])
+    }
+
+    /// S: numbers that it remembers of a copy of the environment; 0 without memory.
+    pub fn core_state_len(&self) -> usize {
+        self.core.as_ref().map_or(0, Core::state_len)
+    }
+
+    /// Distribution parameters alone, `[E, P]`, for the newest observations `[E, ...]`: what acting needs.
+    ///
+    /// `core_states` `[E, S]` is what the policy remembers of each copy, zeros where an episode begins; it becomes what
+    /// it remembers after the step. A policy without memory has S = 0. No gradient goes through the core.
+    ///
+    /// # Errors
+    /// If the observations do not fit the space, or the states the policy's core.
+    pub fn step(&self, observations: &Tensor, core_states: &mut [f32]) -> Result<Tensor, PolicyError> {
+        let mut hidden = encode(&self.encoder, &self.input(observations)?)?;
+        match &self.core {
+            Some(core) => hidden = core.step(&hidden, core_states)?,
+            None if core_states.is_empty() => {}
+            None => return Err(PolicyError::State { expected: 0, found: core_states.len() }),
+        }
+        self.policy_head.forward(&hidden)
     }
 
     /// What the first layer sees of `observations`, `[N, ...]`: `[N, I]` numbers.
@@ -329,7 +418,7 @@ fn one_hot(choices: &Tensor, nvec: &[u32]) -> Result<Tensor, PolicyError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::LogStd;
+    use crate::config::{CoreKind, LogStd};
     use crate::policy::Snapshot;
 
     fn spec(action: Space) -> PolicySpec {
@@ -341,8 +430,11 @@ mod tests {
             solved_return: None,
             masks_actions: false,
         };
-        let section = PolicySection { hidden: vec![8, 6], ..PolicySection::default() };
-        PolicySpec::new(&environment, &section).unwrap()
+        PolicySpec::new(&environment, &section()).unwrap()
+    }
+
+    fn section() -> PolicySection {
+        PolicySection { hidden: vec![8, 6], ..PolicySection::default() }
     }
 
     #[test]
@@ -464,15 +556,20 @@ mod tests {
 
     #[test]
     fn every_parameter_of_every_network_gets_a_gradient() {
-        let boxed = || Space::boxed(&[-1.0; 2], &[1.0; 2]);
-        for (action, log_std) in [
-            (Space::Discrete { n: 3 }, LogStd::Free),
-            (Space::MultiDiscrete { nvec: vec![2, 3] }, LogStd::Free),
-            (boxed(), LogStd::Free),
-            (boxed(), LogStd::State),
-        ] {
-            let mut spec = spec(action);
-            spec.section.log_std = log_std;
+        let actions = [
+            Space::Discrete { n: 3 },
+            Space::MultiDiscrete { nvec: vec![2, 3] },
+            Space::boxed(&[-1.0; 2], &[1.0; 2]),
+        ];
+        let sections = [
+            PolicySection { shared_encoder: false, ..section() },
+            PolicySection { log_std: LogStd::State, ..section() },
+            PolicySection { core: CoreKind::Lstm, log_std: LogStd::State, ..section() },
+            PolicySection { core: CoreKind::Gru, ..section() },
+            section(),
+        ];
+        for (action, section) in actions.iter().flat_map(|a| sections.iter().map(move |s| (a, s))) {
+            let spec = PolicySpec { section: section.clone(), ..spec(action.clone()) };
             let vars = spec.initialise(3).unwrap();
             let vars: Vec<_> = vars
                 .0
@@ -483,7 +580,13 @@ mod tests {
             let policy = Policy::new(&spec, &weights).unwrap();
             let observations: Vec<f32> = (0..20).map(|i| (i as f32 * 0.7).sin()).collect();
             let observations = Tensor::from_vec(observations, (5, 4), &Device::Cpu).unwrap();
-            let output = policy.forward(&observations).unwrap();
+            let sequence = || Sequence {
+                columns: 2,
+                resets: vec![0, 0, 0, 1],
+                initial: vec![0.0; 2 * spec.core_state_len()],
+                branches: vec![1],
+            };
+            let output = policy.forward_sequence(&observations, sequence).unwrap();
             let loss = (output.distribution.sqr().unwrap().sum_all().unwrap()
                 + output.distribution.sum_all().unwrap()
                 + output.values.sqr().unwrap().sum_all().unwrap()
@@ -493,8 +596,49 @@ mod tests {
             for (name, var) in &vars {
                 let gradient = gradients.get(var).unwrap_or_else(|| panic!("{name} has no gradient"));
                 let size = gradient.abs().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();
-                assert!(size > 0.0, "the gradient of {name} is zero");
+                assert!(size > 0.0, "the gradient of {name} is zero with {section:?}");
             }
         }
+    }
+
+    #[test]
+    fn acting_step_by_step_is_the_sequence_and_needs_the_states_it_remembers() {
+        for core in [CoreKind::Lstm, CoreKind::Gru] {
+            let section = PolicySection { core, core_size: 5, policy_gain: 1.0, ..section() };
+            let spec = PolicySpec { section, ..spec(Space::Discrete { n: 3 }) };
+            let policy = Policy::new(&spec, &spec.initialise(2).unwrap()).unwrap();
+            let (length, columns, state_len) = (4, 2, spec.core_state_len());
+            let observations: Vec<f32> = (0..32).map(|i| (i as f32 * 0.7).sin()).collect();
+            let observations = Tensor::from_vec(observations, (length * columns, 4), &Device::Cpu).unwrap();
+            let resets = vec![0, 0, 1, 0, 0, 0, 0, 1];
+            let initial: Vec<f32> = (0..columns * state_len).map(|i| (i as f32).cos() / 2.0).collect();
+            let sequence =
+                Sequence { columns, resets: resets.clone(), initial: initial.clone(), branches: vec![] };
+            let whole = policy.forward_sequence(&observations, || sequence).unwrap().distribution;
+            let whole = whole.to_vec2::<f32>().unwrap();
+            let mut states = initial;
+            for t in 0..length {
+                for column in (0..columns).filter(|column| resets[t * columns + column] == 1) {
+                    states[column * state_len..(column + 1) * state_len].fill(0.0);
+                }
+                let row = observations.narrow(0, t * columns, columns).unwrap();
+                let step = policy.step(&row, &mut states).unwrap().to_vec2::<f32>().unwrap();
+                for (step, whole) in step.iter().flatten().zip(whole[t * columns..].iter().flatten()) {
+                    assert!((step - whole).abs() < 1e-6, "{core:?}, step {t}: {step} is not {whole}");
+                }
+            }
+            let error = policy.step(&observations, &mut states).unwrap_err().to_string();
+            assert!(error.contains("remembers"), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_lstm_starts_with_open_forget_gates_only() {
+        let section = PolicySection { core: CoreKind::Lstm, core_size: 2, ..section() };
+        let spec = PolicySpec { section, ..spec(Space::Discrete { n: 3 }) };
+        let weights = spec.initialise(2).unwrap();
+        let bias = |name| weights.get(name, &[8]).unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(bias("core.bias_ih"), [0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0]);
+        assert_eq!(bias("core.bias_hh"), [0.0; 8]);
     }
 }

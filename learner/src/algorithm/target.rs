@@ -2,6 +2,7 @@
 
 use candle_core::{Device, Tensor};
 use impresario_common::config::RunConfig;
+use impresario_common::kernels::Sequence;
 use impresario_common::policy::distribution::{ActionDistribution, Actions};
 use impresario_common::policy::network::PolicyOutput;
 use impresario_common::policy::{Policy, PolicyError, PolicySpec, Weights};
@@ -103,10 +104,15 @@ impl TargetPolicy {
     /// Applies the network to all `N` observations of `batch`, recording a graph: `(T + 1) * B + K`, or the `T * B`
     /// of a selection. The distribution's parameters are those of the legal actions, where the batch has masks.
     ///
+    /// A policy with memory goes through each column from the state that came with it, forgets at the ends of episodes,
+    /// and looks at a final observation with what it remembered after the step that ended the episode.
+    ///
     /// # Errors
-    /// If the observations do not fit the space, or the masks the actions.
+    /// If the observations do not fit the space, the masks the actions, or the states the policy's core.
     pub fn forward(&self, batch: &Batch) -> Result<PolicyOutput, TrainError> {
-        let mut output = self.policy.forward(&self.observations(&batch.observations)?)?;
+        let observations = self.observations(&batch.observations)?;
+        let sequence = || sequence(batch, self.rows(batch));
+        let mut output = self.policy.forward_sequence(&observations, sequence)?;
         if !batch.action_masks.is_empty() {
             output.distribution = self.masked(&output.distribution, batch)?;
         }
@@ -186,5 +192,18 @@ impl TargetPolicy {
     /// Observations in `batch`.
     fn rows(&self, batch: &Batch) -> usize {
         batch.observations.len() / self.observation.len()
+    }
+}
+
+/// How the `rows` rows of observations in `batch` follow one another.
+fn sequence(batch: &Batch, rows: usize) -> Sequence {
+    let steps = rows - batch.final_steps.len();
+    let ended = batch.terminated.iter().zip(&batch.truncated).map(|(end, cut)| end | cut);
+    Sequence {
+        columns: batch.columns,
+        // Where an episode ended before the first step, the state that came with it is zero already.
+        resets: std::iter::repeat_n(0, batch.columns).chain(ended).take(steps).collect(),
+        initial: batch.core_states.clone(),
+        branches: batch.final_steps.clone(),
     }
 }

@@ -1,5 +1,5 @@
 use candle_core::Var;
-use impresario_common::config::OptimizerKind;
+use impresario_common::config::{CoreKind, OptimizerKind};
 use impresario_common::policy::PolicySpec;
 use impresario_common::space::Space;
 
@@ -13,9 +13,34 @@ fn spaces() -> [Space; 3] {
 }
 
 fn target(action: &Space) -> TargetPolicy {
-    let (config, environment) = (testing::config(OptimizerKind::Adam), testing::environment(action.clone()));
+    target_with(action, CoreKind::None)
+}
+
+fn target_with(action: &Space, core: CoreKind) -> TargetPolicy {
+    let (mut config, environment) =
+        (testing::config(OptimizerKind::Adam), testing::environment(action.clone()));
+    config.policy.core = core;
+    config.policy.core_size = 3;
     let spec = PolicySpec::new(&environment, &config.policy).unwrap();
     TargetPolicy::new(&config, &environment, &spec, &spec.initialise(7).unwrap()).unwrap()
+}
+
+/// Every kind of action without memory, and every kind of memory.
+fn cases() -> Vec<(Space, CoreKind)> {
+    let cores = [CoreKind::Lstm, CoreKind::Gru].map(|core| (Space::Discrete { n: 3 }, core));
+    spaces().map(|action| (action, CoreKind::None)).into_iter().chain(cores).collect()
+}
+
+/// [`testing::batch`] with states for such a policy.
+fn batch(action: &Space, core: CoreKind, seed: u64) -> Batch {
+    let mut batch = testing::batch(action, seed);
+    let state_len = match core {
+        CoreKind::None => 0,
+        CoreKind::Lstm => 6,
+        CoreKind::Gru => 3,
+    };
+    batch.core_states = (0..batch.columns * state_len).map(|i| (i as f32).sin() / 2.0).collect();
+    batch
 }
 
 fn impala() -> Impala {
@@ -29,14 +54,17 @@ fn shift(var: &Var, index: usize, by: f32) {
 
 #[test]
 fn every_parameter_of_every_policy_gets_a_gradient() {
-    for action in spaces() {
-        let target = target(&action);
-        let (_, loss) = impala().loss(&target, &testing::batch(&action, 1), &mut Metrics::default()).unwrap();
+    for (action, core) in cases() {
+        let (target, batch) = (target_with(&action, core), batch(&action, core, 1));
+        let (_, loss) = impala().loss(&target, &batch, &mut Metrics::default()).unwrap();
         let gradients = loss.backward().unwrap();
         for (name, var) in target.parameters().iter() {
             let gradient = gradients.get(var).unwrap_or_else(|| panic!("{name} has no gradient"));
             let gradient = gradient.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-            assert!(gradient.iter().any(|g| *g != 0.0), "the gradient of {name} is zero in {action}");
+            assert!(
+                gradient.iter().any(|g| *g != 0.0),
+                "the gradient of {name} is zero in {action}, {core:?}"
+            );
         }
     }
 }
@@ -60,8 +88,9 @@ fn loss_with_frozen_targets(impala: &Impala, target: &TargetPolicy, batch: &Batc
 #[test]
 fn gradients_match_finite_differences_with_targets_held() {
     const H: f32 = 1e-2;
-    for action in spaces() {
-        let (target, mut impala, batch) = (target(&action), impala(), testing::batch(&action, 2));
+    for (action, core) in cases() {
+        let (target, mut impala) = (target_with(&action, core), impala());
+        let batch = batch(&action, core, 2);
         let (value, loss) = impala.loss(&target, &batch, &mut Metrics::default()).unwrap();
         let slow = loss_with_frozen_targets(&impala, &target, &batch);
         assert!((value - slow).abs() < 1e-4 * slow.abs().max(1.0), "{value} is not {slow}");
@@ -80,11 +109,19 @@ fn gradients_match_finite_differences_with_targets_held() {
                 let error = (f64::from(analytic) - numeric).abs();
                 assert!(
                     error < 2e-3 * numeric.abs().max(1.0),
-                    "{action}, {name}[{index}]: {analytic}, but by differences {numeric}"
+                    "{action}, {core:?}, {name}[{index}]: {analytic}, but by differences {numeric}"
                 );
             }
         }
     }
+}
+
+#[test]
+fn a_batch_without_the_states_that_the_core_needs_is_refused() {
+    let action = Space::Discrete { n: 3 };
+    let (target, batch) = (target_with(&action, CoreKind::Gru), testing::batch(&action, 1));
+    let error = target.forward(&batch).unwrap_err().to_string();
+    assert!(error.contains("3 columns need initial states of 3 numbers each, got 0"), "{error}");
 }
 
 #[test]

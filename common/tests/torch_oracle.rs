@@ -5,11 +5,13 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use candle_core::{Device, Tensor, Var};
+use impresario_common::config::{Exploration, PolicySection};
 use impresario_common::kernels::{
     Activation, Adam, EpsilonPlacement, RmsProp, adam_step, linear, linear_into, rmsprop_step,
 };
 use impresario_common::policy::distribution::{ActionDistribution, Actions};
-use impresario_common::space::Space;
+use impresario_common::policy::{Policy, PolicySpec};
+use impresario_common::space::{EnvironmentSpec, Space};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -19,6 +21,7 @@ struct Fixture {
     normal: Vec<Density>,
     squashed: Vec<Density>,
     masked: Vec<Masked>,
+    gsde: Vec<Gsde>,
     linear: Vec<Layer>,
     rmsprop: Vec<Steps<RmsPropSettings>>,
     rmsprop_tensorflow: Vec<Steps<RmsPropSettings>>,
@@ -51,6 +54,21 @@ struct Masked {
     log_prob: Vec<f64>,
     entropy: Vec<f64>,
     gradient: Vec<f64>,
+}
+
+#[derive(Deserialize)]
+struct Gsde {
+    features: usize,
+    dimensions: usize,
+    phi: Vec<f64>,
+    weight: Vec<f64>,
+    log_std: Vec<f64>,
+    actions: Vec<f64>,
+    weights: Vec<f64>,
+    log_prob: Vec<f64>,
+    entropy: Vec<f64>,
+    of_weight: Vec<f64>,
+    of_log_std: Vec<f64>,
 }
 
 #[derive(Deserialize)]
@@ -179,6 +197,49 @@ fn masked_distributions_match_torchs_over_the_legal_alternatives_alone() {
         let mut slice = narrow(&case.params);
         distribution.mask(&mut slice, &case.masks).unwrap();
         assert_eq!(slice, numbers(&masked));
+    }
+}
+
+#[test]
+fn state_dependent_exploration_matches_torch() {
+    for case in fixture().gsde {
+        let (rows, features, dimensions) = (case.log_prob.len(), case.features, case.dimensions);
+        let environment = EnvironmentSpec {
+            id: "Test-v0".into(),
+            observation: Space::boxed(&vec![-9.0; features], &vec![9.0; features]),
+            action: Space::boxed(&vec![-1.0; dimensions], &vec![1.0; dimensions]),
+            max_episode_steps: None,
+            solved_return: None,
+            masks_actions: false,
+        };
+        let section =
+            PolicySection { hidden: vec![], exploration: Exploration::Gsde, ..PolicySection::default() };
+        let spec = PolicySpec::new(&environment, &section).unwrap();
+        let mut weights = spec.initialise(1).unwrap();
+        let mut put = |name: &str, values: &[f64], shape: (usize, usize)| {
+            let var = Var::from_vec(narrow(values), shape, &Device::Cpu).unwrap();
+            let slot = weights.0.iter_mut().find(|(own, _)| own == name).unwrap();
+            slot.1 = var.as_tensor().clone();
+            var
+        };
+        let weight = put("policy.weight", &case.weight, (dimensions, features));
+        let log_std = put("policy.noise_log_std", &case.log_std, (features, dimensions));
+        let policy = Policy::new(&spec, &weights).unwrap();
+
+        let phi = Tensor::from_vec(narrow(&case.phi), (rows, features), &Device::Cpu).unwrap();
+        let params = policy.forward(&phi).unwrap().distribution;
+        let actions = Tensor::from_vec(narrow(&case.actions), (rows, dimensions), &Device::Cpu).unwrap();
+        let out = spec.distribution().log_prob_entropy(&params, Actions::Continuous(actions)).unwrap();
+        assert_close("log-probability", &numbers(&out.narrow(1, 0, 1).unwrap()), &case.log_prob, 5e-6);
+        assert_close("entropy", &numbers(&out.narrow(1, 1, 1).unwrap()), &case.entropy, 5e-6);
+        let weights = Tensor::from_vec(narrow(&case.weights), (rows, 2), &Device::Cpu).unwrap();
+        let grads = (out * weights).unwrap().sum_all().unwrap().backward().unwrap();
+        assert_close("of the means", &numbers(grads.get(&weight).unwrap()), &case.of_weight, 1e-5);
+        assert_close("of the deviations", &numbers(grads.get(&log_std).unwrap()), &case.of_log_std, 1e-5);
+
+        let acting = policy.act(&phi, &mut []).unwrap();
+        assert_eq!(numbers(&acting.distribution), numbers(&params));
+        assert_eq!(numbers(&acting.noise.unwrap().features), narrow(&case.phi));
     }
 }
 

@@ -1,7 +1,7 @@
 """Writes what PyTorch computes for the policy's numerics, to check ours against.
 
 Covers `torch.distributions` (categorical, independent categoricals, the same with masked logits, diagonal normal, the
-same squashed by a hyperbolic tangent): log-probability, entropy, KL divergence and the gradient of a weighted sum; dense layers forward and
+same squashed by a hyperbolic tangent, the marginal normal of generalised state-dependent exploration): log-probability, entropy, KL divergence and the gradient of a weighted sum; dense layers forward and
 backward; RMSprop and Adam steps.
 
     pip install torch==2.15.0 "numpy<2.3"
@@ -158,6 +158,33 @@ def squashed(dimensions, rows, scale):
     }
 
 
+def gsde(rows, features, dimensions):
+    """A policy without hidden layers: the observations are the features, and the means are linear in them."""
+    phi = random(rows, features)
+    weight = random(dimensions, features, scale=0.5).requires_grad_()
+    log_std = random(features, dimensions, scale=0.7).requires_grad_()
+    actions, weights = random(rows, dimensions, scale=1.5), random(rows, 2)
+    # The noise phi @ (E * exp(log_std)) with standard normal E has this covariance, all of it on the diagonal.
+    variance = torch.einsum("nh,hd->nd", phi**2, torch.exp(2 * log_std)) + 1e-6
+    distribution = Independent(Normal(phi @ weight.T, variance.sqrt()), 1)
+    log_prob, entropy = distribution.log_prob(actions), distribution.entropy()
+    loss = (torch.stack([log_prob, entropy], dim=1) * weights).sum()
+    of_weight, of_log_std = torch.autograd.grad(loss, (weight, log_std))
+    return {
+        "features": features,
+        "dimensions": dimensions,
+        "phi": numbers(phi),
+        "weight": numbers(weight),
+        "log_std": numbers(log_std),
+        "actions": numbers(actions),
+        "weights": numbers(weights),
+        "log_prob": numbers(log_prob),
+        "entropy": numbers(entropy),
+        "of_weight": numbers(of_weight),
+        "of_log_std": numbers(of_log_std),
+    }
+
+
 def linear(rows, inputs, outputs, activation):
     x, weight, bias = random(rows, inputs), random(outputs, inputs, scale=0.4), random(outputs, scale=0.4)
     leaves = [tensor.requires_grad_() for tensor in (x, weight, bias)]
@@ -246,6 +273,7 @@ def main():
         ],
         "squashed": [squashed(1, 6, 1.0), squashed(4, 5, 1.0), squashed(3, 5, 40.0)],
         "masked": [masked([6], 7), masked([3, 1, 5], 6)],
+        "gsde": [gsde(5, 3, 1), gsde(6, 7, 3)],
     }
     FIXTURE.parent.mkdir(parents=True, exist_ok=True)
     FIXTURE.write_text(json.dumps(fixture, indent=None, separators=(",", ":")) + "\n")

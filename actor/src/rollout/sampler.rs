@@ -15,6 +15,7 @@ use impresario_common::policy::{Policy, PolicyError};
 use impresario_common::random::Stream;
 use impresario_common::unroll::{Array, Unroll, UnrollLayout};
 
+use super::noise::StateNoise;
 use crate::counters::Counters;
 use crate::env::{
     Action, EnvironmentError, FinalObservations, ObservationMut, VectorEnvironment, VectorStep,
@@ -78,6 +79,8 @@ pub struct Sampler {
     parameters: Option<Vec<f32>>,
     /// What the environments see of continuous actions, `[E, D]`, where that differs from the actions.
     environment_actions: Vec<f32>,
+    /// The noise of actions, where it is a function of the state.
+    noise: StateNoise,
     /// M: flags of a copy that say which actions are legal; 0 where the environment masks none.
     mask_len: usize,
     /// Distribution parameters of the present row without the illegal actions, where there are masks.
@@ -126,6 +129,7 @@ impl Sampler {
             episodes: vec![Episode::default(); copies],
             cut_copies: Vec::with_capacity(copies),
             environment_actions: vec![],
+            noise: StateNoise::default(),
             mask_len: layout.mask_len,
             masked: vec![],
             observation_len: layout.observation.len(),
@@ -229,7 +233,7 @@ impl Sampler {
             Array::U8(values) => Tensor::from_slice(&values[observed], shape, &Device::Cpu)?,
             Array::I32(values) => Tensor::from_slice(&values[observed], shape, &Device::Cpu)?,
         };
-        let parameters = policy.step(&observations, &mut self.core_states)?;
+        let acting = policy.act(&observations, &mut self.core_states)?;
         let chosen = span(row, copies * self.distribution.action_len());
         let actions = match &mut unroll.actions {
             Array::I32(values) => ActionMut::Discrete(&mut values[chosen]),
@@ -241,16 +245,25 @@ impl Sampler {
         if self.mask_len > 0 {
             self.vector.legal_actions(masks)?;
         }
-        let chosen = with_slice(&parameters, |parameters: &[f32]| {
+        let noise = match (&acting.noise, self.choice) {
+            (Some(features), ActionChoice::Sampled) => {
+                Some(self.noise.draw(features, &mut self.action_streams)?)
+            }
+            _ => None,
+        };
+        let chosen = with_slice(&acting.distribution, |parameters: &[f32]| {
             let parameters = without_illegal(&self.distribution, parameters, masks, &mut self.masked)?;
             if let Some(kept) = &mut self.parameters {
                 kept.extend_from_slice(parameters);
             }
-            match self.choice {
-                ActionChoice::Sampled => {
+            match (self.choice, noise) {
+                (ActionChoice::Sampled, Some(noise)) => {
+                    self.distribution.displace_batch(parameters, noise, actions, log_probs);
+                }
+                (ActionChoice::Sampled, None) => {
                     self.distribution.sample_batch(parameters, &mut self.action_streams, actions, log_probs);
                 }
-                ActionChoice::Greedy => self.distribution.mode_batch(parameters, actions),
+                (ActionChoice::Greedy, _) => self.distribution.mode_batch(parameters, actions),
             }
             Ok(())
         })?;
@@ -310,6 +323,7 @@ impl Sampler {
             unroll.episode_lengths.push(episode.length);
             *episode = Episode::default();
             self.core_states[span(copy, self.core_state_len)].fill(0.0);
+            self.noise.end_episode(copy);
         }
         match cut.next() {
             None => Ok(()),

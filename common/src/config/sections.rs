@@ -186,6 +186,12 @@ pub struct PolicySection {
     pub min_log_std: f32,
     /// Largest logarithm of the standard deviation that a head of the network may give.
     pub max_log_std: f32,
+    /// How the noise of continuous actions comes about: `"independent"` in every step, or `"gsde"`, a random function of
+    /// the last hidden layer that stays the same for a while. The latter moves smoothly, which real motors need and
+    /// which explores further; it has deviations of its own in place of `log_std`.
+    pub exploration: Exploration,
+    /// With `"gsde"`: environment steps after which a copy draws a new function; 0 is one for each episode.
+    pub gsde_resample_steps: u32,
 }
 
 impl Default for PolicySection {
@@ -204,6 +210,8 @@ impl Default for PolicySection {
             initial_log_std: 0.0,
             min_log_std: -20.0,
             max_log_std: 2.0,
+            exploration: Exploration::Independent,
+            gsde_resample_steps: 0,
         }
     }
 }
@@ -228,6 +236,16 @@ pub enum CoreKind {
     Lstm,
     /// The state of gated recurrent units (Cho et al. 2014).
     Gru,
+}
+
+/// How the noise of continuous actions comes about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Exploration {
+    /// Drawn anew in every step.
+    Independent,
+    /// Generalised state-dependent exploration: a function of the state, drawn anew now and then.
+    Gsde,
 }
 
 /// Non-linearity of a hidden layer.

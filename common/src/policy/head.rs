@@ -3,13 +3,18 @@
 //! A layer gives logits or means. The logarithms of standard deviations that follow the means are a free vector, the
 //! same in every row, or a layer of their own, bounded as in soft actor-critic (Haarnoja et al. 2018,
 //! <https://arxiv.org/abs/1812.05905>): beyond a bound they are cut off and have no gradient.
+//!
+//! In generalised state-dependent exploration (Raffin et al. 2021, <https://arxiv.org/abs/2005.05719>) the noise is a random
+//! linear function of the last hidden layer `phi`, `noise_j = sum_i phi_i exp(L_ij) E_ij`, whose `E`, standard normal, is
+//! kept for a while. Over draws of `E` an action is normal with `std_j^2 = sum_i phi_i^2 exp(2 L_ij)`, and that is the
+//! distribution which the row describes. The gradient of the deviations goes to `L` alone, not into `phi`.
 
 use candle_core::Tensor;
 
 use super::distribution::ActionDistribution;
 use super::network::{Linear, ParameterSpec, PolicyError};
 use super::snapshot::Weights;
-use crate::config::{LogStd, PolicySection};
+use crate::config::{Exploration, LogStd, PolicySection};
 use crate::kernels::Activation;
 
 /// Name of the layer that gives logits or means.
@@ -18,6 +23,10 @@ const OUTPUT: &str = "policy";
 const FREE_LOG_STD: &str = "policy.log_std";
 /// Name of the layer that gives them.
 const LOG_STD: &str = "policy_log_std";
+/// Name of the matrix `L` of state-dependent exploration.
+const NOISE_LOG_STD: &str = "policy.noise_log_std";
+/// Added to a variance, which is 0 where no feature is active.
+const LEAST_VARIANCE: f64 = 1e-6;
 
 /// The head with its weights in place.
 #[derive(Debug, Clone)]
@@ -33,6 +42,19 @@ enum LogStdSource {
     Free(Tensor),
     /// A layer, and the least and largest number that it may give.
     State { layer: Linear, min: f32, max: f32 },
+    /// `L`, `[H, D]`, of state-dependent exploration, and the steps that its noise is kept for.
+    Noise { log_std: Tensor, resample_steps: u32 },
+}
+
+/// What the noise of state-dependent exploration is made of, for N observations.
+#[derive(Debug, Clone)]
+pub struct NoiseFeatures {
+    /// `[N, H]`: the last hidden layer.
+    pub features: Tensor,
+    /// `[H, D]`: logarithms of the standard deviations of the noise's coefficients.
+    pub log_std: Tensor,
+    /// Environment steps after which the coefficients are drawn anew; 0 is once an episode.
+    pub resample_steps: u32,
 }
 
 /// Numbers that the layer of logits or means gives.
@@ -58,6 +80,9 @@ pub(super) fn log_std_parameters(
     let (count, start) = (distribution.log_std_count(), section.initial_log_std);
     match (count, section.log_std) {
         (0, _) => vec![],
+        _ if section.exploration == Exploration::Gsde => {
+            vec![ParameterSpec::constant(NOISE_LOG_STD, vec![inputs, count], start)]
+        }
         (_, LogStd::Free) => vec![ParameterSpec::constant(FREE_LOG_STD, vec![count], start)],
         (_, LogStd::State) => {
             ParameterSpec::linear(LOG_STD, inputs, count, section.policy_gain, start).into()
@@ -80,6 +105,10 @@ impl PolicyHead {
         let count = distribution.log_std_count();
         let log_std = match (count, section.log_std) {
             (0, _) => None,
+            _ if section.exploration == Exploration::Gsde => Some(LogStdSource::Noise {
+                log_std: weights.get(NOISE_LOG_STD, &[inputs, count])?,
+                resample_steps: section.gsde_resample_steps,
+            }),
             (_, LogStd::Free) => Some(LogStdSource::Free(weights.get(FREE_LOG_STD, &[count])?)),
             (_, LogStd::State) => Some(LogStdSource::State {
                 layer: linear(LOG_STD, count)?,
@@ -100,14 +129,29 @@ impl PolicyHead {
             None => return Ok(output),
             Some(LogStdSource::Free(log_std)) => log_std.broadcast_as(output.dims())?,
             Some(LogStdSource::State { layer, min, max }) => layer.forward(hidden)?.clamp(*min, *max)?,
+            Some(LogStdSource::Noise { log_std, .. }) => {
+                let variances = log_std.affine(2.0, 0.0)?.exp()?;
+                let variance = hidden.detach().sqr()?.matmul(&variances)?.affine(1.0, LEAST_VARIANCE)?;
+                variance.log()?.affine(0.5, 0.0)?
+            }
         };
         Ok(Tensor::cat(&[&output, &log_std], 1)?)
+    }
+
+    /// What the noise is made of for `hidden`, `[N, H]`, if it is a function of the state.
+    pub(super) fn noise(&self, hidden: &Tensor) -> Option<NoiseFeatures> {
+        let Some(LogStdSource::Noise { log_std, resample_steps }) = &self.log_std else { return None };
+        Some(NoiseFeatures {
+            features: hidden.clone(),
+            log_std: log_std.clone(),
+            resample_steps: *resample_steps,
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use candle_core::{Device, Var};
+    use candle_core::{DType, Device, Var};
 
     use super::*;
     use crate::space::Space;
@@ -149,6 +193,62 @@ mod tests {
         let hidden = tensor(&[1.0, 2.0, 0.25, 0.0, -1.0, 9.0], &[2, 3]);
         let rows = head.forward(&hidden).unwrap().to_vec2::<f32>().unwrap();
         assert_eq!(rows, [[1.0, 2.5, -0.25, -0.75], [0.0, -0.5, 1.0, -3.0]]);
+    }
+
+    #[test]
+    fn deviations_of_state_dependent_noise_follow_the_features_and_leave_them_alone() {
+        let section = PolicySection {
+            exploration: Exploration::Gsde,
+            gsde_resample_steps: 7,
+            log_std: LogStd::Free,
+            ..section()
+        };
+        let distribution = distribution();
+        let parameters = log_std_parameters(&section, &distribution, 3);
+        assert_eq!(parameters, [ParameterSpec::constant("policy.noise_log_std", vec![3, 2], -0.5)]);
+        let var = |values: &[f32], shape: &[usize]| Var::from_slice(values, shape, &Device::Cpu).unwrap();
+        let start = [-0.5f32, 0.3, -1.0, -0.2, 0.1, -2.0];
+        let features = [0.5f32, -1.0, 0.25, 0.0, 0.0, 0.0];
+        let coefficients = [0.7f32, -1.2, 0.4, 0.9];
+        let run = |matrix: &[f32; 6]| {
+            let (matrix, hidden) = (var(matrix, &[3, 2]), var(&features, &[2, 3]));
+            let weights = Weights(vec![
+                ("policy.weight".into(), Tensor::zeros((2, 3), DType::F32, &Device::Cpu).unwrap()),
+                ("policy.bias".into(), Tensor::zeros(2, DType::F32, &Device::Cpu).unwrap()),
+                ("policy.noise_log_std".into(), matrix.as_tensor().clone()),
+            ]);
+            let head = PolicyHead::new(&section, &distribution, 3, &weights).unwrap();
+            assert_eq!(head.noise(&hidden).unwrap().resample_steps, 7);
+            let log_std = head.forward(&hidden).unwrap().narrow(1, 2, 2).unwrap();
+            let weights = Tensor::from_slice(&coefficients, (2, 2), &Device::Cpu).unwrap();
+            let loss = (&log_std * weights).unwrap().sum_all().unwrap();
+            (flat(&log_std), loss, matrix, hidden)
+        };
+        let exact = |matrix: &[f64]| -> Vec<f64> {
+            let variance = |row: usize, j: usize| -> f64 {
+                (0..3)
+                    .map(|i| f64::from(features[3 * row + i]).powi(2) * (2.0 * matrix[2 * i + j]).exp())
+                    .sum()
+            };
+            (0..4).map(|at| 0.5 * (variance(at / 2, at % 2) + 1e-6).ln()).collect()
+        };
+        let (log_std, loss, matrix, hidden) = run(&start);
+        let wide = start.map(f64::from);
+        for (ours, exact) in log_std.iter().zip(exact(&wide)) {
+            assert!((f64::from(*ours) - exact).abs() < 1e-5, "{ours} {exact}");
+        }
+        let gradients = loss.backward().unwrap();
+        assert!(gradients.get(&hidden).is_none_or(|g| flat(g).iter().all(|g| *g == 0.0)));
+        let gradient = flat(gradients.get(&matrix).unwrap());
+        for (at, gradient) in gradient.iter().enumerate() {
+            let moved = |by: f64| {
+                let mut matrix = wide;
+                matrix[at] += by;
+                exact(&matrix).iter().zip(coefficients).map(|(x, c)| x * f64::from(c)).sum::<f64>()
+            };
+            let slope = (moved(1e-5) - moved(-1e-5)) / 2e-5;
+            assert!((f64::from(*gradient) - slope).abs() < 1e-5, "{gradient} {slope}");
+        }
     }
 
     #[test]

@@ -15,5 +15,6 @@ mod head;
 pub mod network;
 pub mod snapshot;
 
+pub use head::NoiseFeatures;
 pub use network::{Policy, PolicyError, PolicySpec};
 pub use snapshot::{Snapshot, Weights};

@@ -8,7 +8,7 @@ use candle_core::{DType, Device, Tensor};
 
 use super::core::{self, Core, CoreSpec, Role};
 use super::distribution::ActionDistribution;
-use super::head::{self, PolicyHead};
+use super::head::{self, NoiseFeatures, PolicyHead};
 use super::snapshot::Weights;
 use crate::config::{self, PolicySection};
 use crate::kernels::{self, Activation, Cell, Sequence};
@@ -282,6 +282,15 @@ pub struct PolicyOutput {
     pub values: Tensor,
 }
 
+/// What acting on N observations needs.
+#[derive(Debug, Clone)]
+pub struct Acting {
+    /// `[N, P]`: parameters of the action distribution.
+    pub distribution: Tensor,
+    /// What the noise of actions is made of, if it is a function of the state.
+    pub noise: Option<NoiseFeatures>,
+}
+
 impl Policy {
     /// The policy over `weights`, sharing their storage.
     ///
@@ -358,21 +367,32 @@ impl Policy {
         self.core.as_ref().map_or(0, Core::state_len)
     }
 
-    /// Distribution parameters alone, `[E, P]`, for the newest observations `[E, ...]`: what acting needs.
+    /// Distribution parameters alone, `[E, P]`, of [`Self::act`].
+    ///
+    /// # Errors
+    /// As [`Self::act`].
+    pub fn step(&self, observations: &Tensor, core_states: &mut [f32]) -> Result<Tensor, PolicyError> {
+        Ok(self.act(observations, core_states)?.distribution)
+    }
+
+    /// What acting on the newest observations `[E, ...]` needs.
     ///
     /// `core_states` `[E, S]` is what the policy remembers of each copy, zeros where an episode begins; it becomes what
     /// it remembers after the step. A policy without memory has S = 0. No gradient goes through the core.
     ///
     /// # Errors
     /// If the observations do not fit the space, or the states the policy's core.
-    pub fn step(&self, observations: &Tensor, core_states: &mut [f32]) -> Result<Tensor, PolicyError> {
+    pub fn act(&self, observations: &Tensor, core_states: &mut [f32]) -> Result<Acting, PolicyError> {
         let mut hidden = encode(&self.encoder, &self.input(observations)?)?;
         match &self.core {
             Some(core) => hidden = core.step(&hidden, core_states)?,
             None if core_states.is_empty() => {}
             None => return Err(PolicyError::State { expected: 0, found: core_states.len() }),
         }
-        self.policy_head.forward(&hidden)
+        Ok(Acting {
+            distribution: self.policy_head.forward(&hidden)?,
+            noise: self.policy_head.noise(&hidden),
+        })
     }
 
     /// What the first layer sees of `observations`, `[N, ...]`: `[N, I]` numbers.
@@ -418,7 +438,7 @@ fn one_hot(choices: &Tensor, nvec: &[u32]) -> Result<Tensor, PolicyError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{CoreKind, LogStd};
+    use crate::config::{CoreKind, Exploration, LogStd};
     use crate::policy::Snapshot;
 
     fn spec(action: Space) -> PolicySpec {
@@ -566,6 +586,8 @@ mod tests {
             PolicySection { log_std: LogStd::State, ..section() },
             PolicySection { core: CoreKind::Lstm, log_std: LogStd::State, ..section() },
             PolicySection { core: CoreKind::Gru, ..section() },
+            PolicySection { core: CoreKind::Gru, exploration: Exploration::Gsde, ..section() },
+            PolicySection { exploration: Exploration::Gsde, ..section() },
             section(),
         ];
         for (action, section) in actions.iter().flat_map(|a| sections.iter().map(move |s| (a, s))) {

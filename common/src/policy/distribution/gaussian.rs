@@ -36,6 +36,28 @@ pub(super) fn sample(
     }
 }
 
+/// Actions that lie `noise` `[E, D]` from the means of `params` `[E, 2 D]`, with their log-densities `[E]`.
+pub(super) fn displace(
+    dimensions: usize,
+    params: &[f32],
+    noise: &[f32],
+    actions: &mut [f32],
+    log_probs: &mut [f32],
+) {
+    for (((row, noise), action), out) in params
+        .chunks_exact(2 * dimensions)
+        .zip(noise.chunks_exact(dimensions))
+        .zip(actions.chunks_exact_mut(dimensions))
+        .zip(log_probs)
+    {
+        let (mean, log_std) = row.split_at(dimensions);
+        for ((action, mean), noise) in action.iter_mut().zip(mean).zip(noise) {
+            *action = mean + noise;
+        }
+        *out = log_prob(mean, log_std, action);
+    }
+}
+
 /// Two independent standard normal numbers (Box & Muller, 1958).
 fn normal_pair(random: &mut Stream) -> [f32; 2] {
     let radius = (-2.0 * uniform(random).ln()).sqrt();

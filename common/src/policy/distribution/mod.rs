@@ -296,12 +296,35 @@ impl ActionDistribution {
                 assert_eq!(actions.len(), rows * dimensions, "one action a stream");
                 gaussian::sample(*dimensions, params, streams, actions, log_probs);
                 if squash.is_some() {
-                    for (log_prob, action) in log_probs.iter_mut().zip(actions.chunks_exact(*dimensions)) {
-                        *log_prob -= squash::log_slopes(action);
-                    }
+                    squash::adjust_log_probs(*dimensions, actions, log_probs);
                 }
             }
             _ => panic!("actions of this space are {}", self.action_dtype()),
+        }
+    }
+
+    /// Takes the continuous actions that lie `noise` `[E, D]` from the means, where the noise was drawn elsewhere, with
+    /// the standard deviations of `params` `[E, P]`. `actions` is `[E, D]`, `log_probs` `[E]`.
+    ///
+    /// # Panics
+    /// If a slice has the wrong length or actions are discrete.
+    pub fn displace_batch(
+        &self,
+        params: &[f32],
+        noise: &[f32],
+        actions: ActionMut<'_>,
+        log_probs: &mut [f32],
+    ) {
+        let (Kind::Gaussian { dimensions, squash }, ActionMut::Continuous(actions)) = (&self.kind, actions)
+        else {
+            panic!("discrete actions cannot be displaced")
+        };
+        let rows = log_probs.len();
+        assert_eq!(params.len(), rows * 2 * dimensions, "one row of parameters a log-probability");
+        assert_eq!([noise.len(), actions.len()], [rows * dimensions; 2], "one number a dimension");
+        gaussian::displace(*dimensions, params, noise, actions, log_probs);
+        if squash.is_some() {
+            squash::adjust_log_probs(*dimensions, actions, log_probs);
         }
     }
 

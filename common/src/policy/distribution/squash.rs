@@ -80,6 +80,13 @@ pub(super) fn mean_log_slopes(row: &[f32]) -> f32 {
     mean_log_slopes_of(row, &QUADRATURE)
 }
 
+/// Turns the log-densities `[E]` of `actions` `[E, D]` before the tangent into those of squashed actions.
+pub(super) fn adjust_log_probs(dimensions: usize, actions: &[f32], log_probs: &mut [f32]) {
+    for (log_prob, action) in log_probs.iter_mut().zip(actions.chunks_exact(dimensions)) {
+        *log_prob -= log_slopes(action);
+    }
+}
+
 /// Turns log-densities and entropies of rows, `out` `[N, 2]`, into those of squashed actions: `params` `[N, 2 D]`,
 /// `actions` `[N, D]` before the tangent.
 pub(super) fn adjust(dimensions: usize, params: &[f32], actions: &[f32], out: &mut [f32]) {

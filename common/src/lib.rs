@@ -3,7 +3,7 @@
 //! # Layout
 //!
 //! * [`config`]: the run's configuration, read and validated in one place.
-//! * [`space`]: observation and action spaces.
+//! * [`space`]: observation and action spaces; [`composite`]: observations of several parts, laid out flat.
 //! * [`unroll`]: a time-major block of experience, and its way to and from the wire.
 //! * [`policy`]: the network, its weights, and what its outputs say about actions.
 //! * [`kernels`]: fused and vectorised arithmetic where candle's own is slow.
@@ -12,6 +12,7 @@
 //! * [`process`], [`signals`], [`telemetry`]: what every binary does around its work.
 
 pub mod codec;
+pub mod composite;
 pub mod config;
 pub mod kernels;
 pub mod policy;

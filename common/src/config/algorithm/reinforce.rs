@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::config::ranges::{fraction, not_negative, positive};
-use crate::config::{ConfigError, PolicyLagBound, RunConfig};
+use crate::config::{ConfigError, PolicyLagBound, RunConfig, Schedule};
 
 /// The knobs of REINFORCE (Williams 1992, <https://doi.org/10.1007/BF00992696>).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -19,7 +19,7 @@ pub struct ReinforceConfig {
     /// Weight of the policy's entropy, in nats, as a bonus.
     pub entropy_cost: f32,
     /// Whether what multiplies the log-probabilities is shifted and scaled to mean 0 and deviation 1 over the
-    /// steps learned from.
+    /// steps learned from. A solved task's small differences are then blown up, which undoes the solution in the long run.
     pub normalize_advantages: bool,
     /// Multiplies every reward before clipping. Returns of the order of 10 keep the value loss from drowning
     /// the policy's in a shared network.
@@ -35,7 +35,7 @@ impl Default for ReinforceConfig {
             baseline: true,
             baseline_cost: 0.5,
             entropy_cost: 0.01,
-            normalize_advantages: true,
+            normalize_advantages: false,
             reward_scale: 0.1,
             reward_clip: 0.0,
         }
@@ -49,6 +49,7 @@ pub(super) fn adapt(run: &mut RunConfig) {
     run.rollout.envs_per_actor = 2;
     run.rollout.unroll_length = 500;
     run.optimizer.learning_rate = 2e-2;
+    run.optimizer.schedule = Schedule::Linear;
 }
 
 impl ReinforceConfig {

@@ -1,5 +1,5 @@
 use candle_core::Var;
-use impresario_common::config::{AlgorithmConfig, OptimizerKind, RunConfig, Schedule};
+use impresario_common::config::{AlgorithmConfig, CoreKind, OptimizerKind, RunConfig, Schedule};
 use impresario_common::policy::{PolicySpec, Weights};
 use impresario_common::space::Space;
 use rand::RngExt;
@@ -336,5 +336,35 @@ fn on_its_own_experience_one_step_of_ppo_is_one_of_a2c() {
     assert!(ppo.iter().zip(&start).filter(|(after, before)| after != before).count() > ppo.len() / 2);
     for (ppo, a2c) in ppo.iter().zip(&a2c) {
         assert!((ppo - a2c).abs() < 1e-5, "{ppo} is not {a2c}");
+    }
+}
+
+#[test]
+fn a_policy_with_memory_sees_in_a_minibatch_what_it_sees_in_the_batch() {
+    let action = Space::Discrete { n: 3 };
+    for (core, state_len) in [(CoreKind::Lstm, 6), (CoreKind::Gru, 3)] {
+        let mut config = testing::config(OptimizerKind::Adam);
+        (config.policy.core, config.policy.core_size) = (core, 3);
+        let target = target(&action, &config);
+        let mut batch = testing::batch(&action, 6);
+        batch.core_states = (0..batch.columns * state_len).map(|i| (i as f32).sin() / 2.0).collect();
+        let of = |batch: &Batch| {
+            let output = target.forward(batch).unwrap();
+            let rows = target.log_prob_entropy(&output, batch).unwrap().to_vec2::<f32>().unwrap();
+            rows.into_iter().zip(output.values.to_vec1::<f32>().unwrap()).collect::<Vec<_>>()
+        };
+        let whole = of(&batch);
+        let mut minibatches = Minibatches::new(&batch, 2);
+        minibatches.order_mut().reverse();
+        for part in minibatches.parts() {
+            assert!(part.steps.len().is_multiple_of(batch.length), "whole columns");
+            let rows = of(&part.batch);
+            assert_eq!(rows.len(), part.steps.len());
+            for ((row, value), step) in rows.iter().zip(&part.steps) {
+                let (expected, expected_value) = &whole[*step];
+                assert!((row[0] - expected[0]).abs() < 1e-5 && (row[1] - expected[1]).abs() < 1e-5);
+                assert!((value - expected_value).abs() < 1e-5);
+            }
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! Whole IMPALA updates against PyTorch: losses, the gradient of every parameter, its norm, and the weights
-//! after three updates with RMSProp. `tests/oracles/torch_impala.py` wrote the fixture, in `f64`.
+//! after three updates with RMSProp. `tests/oracles/torch_impala.py` wrote the fixture, in `f64`, and
+//! `torch_impala_memory.py` those of policies with memory.
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
@@ -7,7 +8,9 @@ mod oracle;
 
 use std::collections::HashMap;
 
-use impresario_common::config::{AlgorithmConfig, ImpalaConfig, LossReduction, OptimizerKind, RunConfig};
+use impresario_common::config::{
+    AlgorithmConfig, CoreKind, ImpalaConfig, LossReduction, OptimizerKind, PolicySection, RunConfig,
+};
 use impresario_learner::algorithm::impala::Impala;
 use impresario_learner::algorithm::{Algorithm, Metrics, Outcome, Progress};
 use oracle::{Parameter, World, assert_close, assert_tensors_close, policy_section};
@@ -56,15 +59,25 @@ struct Update {
 }
 
 impl Fixture {
-    fn read() -> Self {
-        serde_json::from_str(include_str!("fixtures/torch_impala.json")).unwrap()
+    /// One for each kind of core.
+    fn all() -> [(CoreKind, Self); 3] {
+        [
+            (CoreKind::None, include_str!("fixtures/torch_impala.json"), 5),
+            (CoreKind::Lstm, include_str!("fixtures/torch_impala_lstm.json"), 2),
+            (CoreKind::Gru, include_str!("fixtures/torch_impala_gru.json"), 2),
+        ]
+        .map(|(core, text, cases)| {
+            let fixture: Self = serde_json::from_str(text).unwrap();
+            assert_eq!(fixture.cases.len(), cases);
+            (core, fixture)
+        })
     }
 }
 
 impl Knobs {
-    fn run_config(&self) -> RunConfig {
+    fn run_config(&self, core: CoreKind) -> RunConfig {
         let mut config = RunConfig {
-            policy: policy_section(),
+            policy: PolicySection { core, core_size: 5, ..policy_section() },
             algorithm: AlgorithmConfig::Impala(self.impala()),
             ..RunConfig::default()
         };
@@ -95,15 +108,16 @@ impl Knobs {
 
 #[test]
 fn gradients_are_those_of_pytorch() {
-    let fixture = Fixture::read();
-    assert_eq!(fixture.cases.len(), 5);
-    for case in &fixture.cases {
-        let target = fixture.world.target(&case.config.run_config());
+    let fixtures = Fixture::all();
+    for (core, fixture, case) in
+        fixtures.iter().flat_map(|(c, f)| f.cases.iter().map(move |case| (*c, f, case)))
+    {
+        let target = fixture.world.target(&case.config.run_config(core));
         let mut impala = Impala::new(&case.config.impala());
         let (_, loss) = impala.loss(&target, &fixture.world.batch(), &mut Metrics::default()).unwrap();
         let gradients = loss.backward().unwrap();
         for (name, var) in target.parameters().iter() {
-            let what = format!("{}: gradient of {name}", case.name);
+            let what = format!("{core:?}, {}: gradient of {name}", case.name);
             assert_tensors_close(gradients.get(var).expect(&what), &case.gradients[name], &what);
         }
     }
@@ -111,10 +125,12 @@ fn gradients_are_those_of_pytorch() {
 
 #[test]
 fn three_updates_are_those_of_pytorch() {
-    let fixture = Fixture::read();
-    let batch = fixture.world.batch();
-    for case in &fixture.cases {
-        let mut target = fixture.world.target(&case.config.run_config());
+    let fixtures = Fixture::all();
+    for (core, fixture, case) in
+        fixtures.iter().flat_map(|(c, f)| f.cases.iter().map(move |case| (*c, f, case)))
+    {
+        let batch = fixture.world.batch();
+        let mut target = fixture.world.target(&case.config.run_config(core));
         let mut impala = Impala::new(&case.config.impala());
         let count = match case.config.reduction {
             LossReduction::Sum => batch.steps() as f64,
@@ -135,11 +151,15 @@ fn three_updates_are_those_of_pytorch() {
                 ("learning_rate", case.config.learning_rate),
             ] {
                 let ours = report.metrics.get(name).unwrap();
-                assert_close(ours, reference, &format!("{}, update {version}: {name}", case.name));
+                assert_close(ours, reference, &format!("{core:?}, {}, update {version}: {name}", case.name));
             }
         }
         for (name, var) in target.parameters().iter() {
-            assert_tensors_close(var, &case.parameters_after[name], &format!("{}: {name}", case.name));
+            assert_tensors_close(
+                var,
+                &case.parameters_after[name],
+                &format!("{core:?}, {}: {name}", case.name),
+            );
         }
     }
 }

@@ -53,13 +53,14 @@ Layout (arrays nested, C order):
       parameters_after  name -> {shape, data}, after the third update
 """
 
+import copy
 import pathlib
 
 import numpy as np
 import torch
 from torch import nn
 
-from torch_support import Network, cut_episodes, flat, make_batch, make_network, vtrace, world, write
+from torch_support import cut_episodes, flat, make_batch, make_network, vtrace, world, write
 
 FIXTURE = pathlib.Path(__file__).parents[2] / "learner/tests/fixtures/torch_impala.json"
 
@@ -132,9 +133,9 @@ def loss(network, batch, config):
     return parts, made_of
 
 
-def case(name, parameters, batch, config):
-    network = Network().double()
-    network.load_state_dict(parameters)
+def case(name, network, batch, config):
+    """Three updates of a copy of `network`."""
+    network = copy.deepcopy(network)
     optimizer = torch.optim.RMSprop(
         network.parameters(), lr=config["learning_rate"], alpha=config["alpha"], eps=config["eps"], momentum=0
     )
@@ -162,8 +163,7 @@ def case(name, parameters, batch, config):
 def main():
     rng = np.random.default_rng(1802_01561)
     network, batch = make_network(rng), make_batch(rng)
-    parameters = {name: p.detach().clone() for name, p in network.named_parameters()}
-    cases = [case(name, parameters, batch, {**DEFAULTS, **changes}) for name, changes in CASES.items()]
+    cases = [case(name, network, batch, {**DEFAULTS, **changes}) for name, changes in CASES.items()]
     write(FIXTURE, {**world(network, batch), "cases": cases})
 
 

@@ -125,15 +125,16 @@ def world(network, batch):
     inputs = {key: value for key, value in batch.items() if key != "bootstrapped"}
     parameters = dict(network.named_parameters())
     return {
-        "parameter_names": list(parameters),
+        "parameter_names": list(flat(parameters)),
         "parameters": flat(parameters),
         "batch": {"time": T, "batch": B, **inputs, "final_observations": finals},
     }
 
 
 def flat(tensors):
+    """Recurrent layers have one level here, so that its number is left out of their parameters' names."""
     return {
-        name: {"shape": list(tensor.shape), "data": tensor.detach().flatten()}
+        name.removesuffix("_l0"): {"shape": list(tensor.shape), "data": tensor.detach().flatten()}
         for name, tensor in tensors.items()
     }
 

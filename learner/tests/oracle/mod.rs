@@ -36,6 +36,9 @@ struct BatchOf {
     terminated: Vec<Vec<bool>>,
     truncated: Vec<Vec<bool>>,
     final_observations: Vec<FinalObservation>,
+    /// Of a policy with memory.
+    #[serde(default)]
+    core_states: Vec<Vec<f32>>,
 }
 
 #[derive(Deserialize)]
@@ -81,7 +84,7 @@ impl World {
             behaviour_log_probs: batch.behaviour_log_probs.concat(),
             final_steps: batch.final_observations.iter().map(|f| f.t * batch.batch + f.b).collect(),
             action_masks: vec![],
-            core_states: vec![],
+            core_states: batch.core_states.concat(),
             policy_versions: vec![0; batch.batch],
         }
     }

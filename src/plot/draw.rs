@@ -188,7 +188,7 @@ fn short(value: f64) -> String {
     let (unit, sign) = unit.filter(|_| value.abs() >= 9_999.0).unwrap_or((1.0, ""));
     let value = value / unit;
     let digits = match value.abs() {
-        size if size >= 100.0 || size < 1e-12 => 0,
+        size if !(1e-12..100.0).contains(&size) => 0,
         size => (2 - size.log10().floor() as i32).clamp(0, 9) as usize,
     };
     let text = format!("{value:.digits$}");

@@ -176,9 +176,9 @@ fn the_tip_moves_as_its_velocity_says() {
         let [q1, q2, w1, w2] = random_state(&mut random);
         let at = |t: f64| Arm::tip([q1 + t * w1, q2 + t * w2, w1, w2]);
         let velocity = Arm::tip_velocity([q1, q2, w1, w2]);
-        for axis in 0..2 {
-            let slope = (at(1e-5)[axis] - at(-1e-5)[axis]) / 2e-5;
-            assert!((slope - velocity[axis]).abs() < 1e-7);
+        for (velocity, (ahead, behind)) in velocity.into_iter().zip(at(1e-5).into_iter().zip(at(-1e-5))) {
+            let slope = (ahead - behind) / 2e-5;
+            assert!((slope - velocity).abs() < 1e-7);
         }
     }
 }

@@ -57,6 +57,9 @@ impl Trainer {
     pub fn train(&mut self, batch: &Batch, env_steps_before: u64) -> Result<UpdateReport, TrainError> {
         let progress = Progress { env_steps: env_steps_before, version: self.version };
         let report = self.algorithm.update(&mut self.target, batch, progress)?;
+        if !matches!(report.outcome, Outcome::Skipped { .. }) {
+            self.target.observe(batch)?;
+        }
         match report.outcome {
             Outcome::Applied => {
                 self.version += 1;

@@ -157,6 +157,9 @@ pub struct PolicySection {
     pub hidden: Vec<usize>,
     /// Non-linearity after each hidden layer.
     pub activation: Activation,
+    /// Whether every real number of an observation is shifted and scaled by the running mean and deviation of all that
+    /// were trained on, which the learner keeps. Of use where the numbers' units differ; bytes and choices are left alone.
+    pub normalize_observations: bool,
     /// Whether the value estimate shares the policy's hidden layers. Layers of its own cost time, and keep its
     /// errors from disturbing the policy.
     pub shared_encoder: bool,
@@ -199,6 +202,7 @@ impl Default for PolicySection {
         Self {
             hidden: vec![64, 64],
             activation: Activation::Tanh,
+            normalize_observations: false,
             shared_encoder: true,
             core: CoreKind::None,
             core_size: 64,

@@ -7,12 +7,14 @@
 //! * `core`: what a policy remembers from step to step.
 //! * `head`: from the last hidden layer to a row of distribution parameters.
 //! * [`distribution`]: what the policy head's numbers say about actions.
+//! * [`normalizer`]: observations on one scale.
 //! * [`snapshot`]: one version of the weights, immutable, and its way to and from the wire.
 
 mod core;
 pub mod distribution;
 mod head;
 pub mod network;
+pub mod normalizer;
 pub mod snapshot;
 
 pub use head::NoiseFeatures;

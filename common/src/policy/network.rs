@@ -9,11 +9,12 @@ use candle_core::{DType, Device, Tensor};
 use super::core::{self, Core, CoreSpec, Role};
 use super::distribution::ActionDistribution;
 use super::head::{self, NoiseFeatures, PolicyHead};
+use super::normalizer::{self, Normalizer};
 use super::snapshot::Weights;
 use crate::config::{self, PolicySection};
 use crate::kernels::{self, Activation, Cell, Sequence};
 use crate::random::{self, Purpose, Stream};
-use crate::space::{EnvironmentSpec, Space};
+use crate::space::{ElementType, EnvironmentSpec, Space};
 
 /// Most weights of a policy: what goes out with every version must stay within reason, and an actor that offers
 /// an enormous space must not take the learner's memory.
@@ -155,6 +156,11 @@ impl PolicySpec {
         if self.section.shared_encoder { &["encoder"] } else { &["encoder", "value_encoder"] }
     }
 
+    /// Whether observations are normalised: real numbers alone, and if the configuration asks for it.
+    pub fn normalizes(&self) -> bool {
+        self.section.normalize_observations && self.observation.dtype() == ElementType::F32
+    }
+
     fn parameters(&self) -> Vec<ParameterSpec> {
         // The gain that keeps the variance of activations: 5/3 for tanh and sqrt(2) for rectifiers are usual;
         // actor-critic practice (Andrychowicz et al. 2020, arXiv 2006.05990) takes sqrt(2) for both.
@@ -183,6 +189,19 @@ impl PolicySpec {
             };
             let shape = core.shape(role, self.encoded_len());
             parameters.push(ParameterSpec { name: name.into(), shape, init });
+        }
+        if self.normalizes() {
+            let inputs = self.input_len();
+            let start = [
+                (normalizer::MEAN, inputs, 0.0),
+                (normalizer::VARIANCE, inputs, 1.0),
+                (normalizer::COUNT, 1, 0.0),
+            ];
+            parameters.extend(start.map(|(name, len, value)| ParameterSpec {
+                name: name.into(),
+                shape: vec![len],
+                init: Init::Constant(value),
+            }));
         }
         parameters
     }
@@ -265,6 +284,7 @@ impl Linear {
 #[derive(Debug, Clone)]
 pub struct Policy {
     observation: Space,
+    normalizer: Option<Normalizer>,
     encoder: Vec<Linear>,
     /// Hidden layers of the value estimate, where it does not share the policy's.
     value_encoder: Option<Vec<Linear>>,
@@ -316,6 +336,7 @@ impl Policy {
         let inputs = spec.features();
         Ok(Self {
             observation: spec.observation.clone(),
+            normalizer: spec.normalizes().then(|| Normalizer::new(weights, spec.input_len())).transpose()?,
             encoder,
             value_encoder: stacks.next(),
             core,
@@ -405,7 +426,10 @@ impl Policy {
             Space::MultiDiscrete { nvec } => one_hot(observations, nvec),
             Space::Box { .. } => match observations.dtype() {
                 DType::U8 => Ok((observations.flatten_from(1)?.to_dtype(DType::F32)? / 255.0)?),
-                _ => Ok(observations.flatten_from(1)?),
+                _ => {
+                    let input = observations.flatten_from(1)?;
+                    self.normalizer.as_ref().map_or(Ok(input.clone()), |normalizer| normalizer.apply(&input))
+                }
             },
         }
     }

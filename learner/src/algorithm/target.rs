@@ -5,7 +5,7 @@ use impresario_common::config::RunConfig;
 use impresario_common::kernels::Sequence;
 use impresario_common::policy::distribution::{ActionDistribution, Actions};
 use impresario_common::policy::network::PolicyOutput;
-use impresario_common::policy::{Policy, PolicyError, PolicySpec, Weights};
+use impresario_common::policy::{Policy, PolicyError, PolicySpec, Weights, normalizer};
 use impresario_common::space::{EnvironmentSpec, Space};
 use impresario_common::unroll::Array;
 
@@ -19,6 +19,7 @@ use crate::schedule::Scheduled;
 #[derive(Debug)]
 pub struct TargetPolicy {
     observation: Space,
+    normalizes: bool,
     distribution: ActionDistribution,
     policy: Policy,
     parameters: Parameters,
@@ -47,6 +48,7 @@ impl TargetPolicy {
         let parameters = Parameters::new(weights)?;
         Ok(Self {
             observation: environment.observation.clone(),
+            normalizes: spec.normalizes(),
             distribution: spec.distribution().clone(),
             policy: Policy::new(spec, &parameters.shared())?,
             optimizer: Optimizer::new(&config.optimizer, &parameters),
@@ -187,6 +189,21 @@ impl TargetPolicy {
         let gradients = loss.backward()?;
         let learning_rate = self.learning_rate(progress);
         Ok(self.optimizer.step(&gradients, learning_rate)?)
+    }
+
+    /// Takes the observations of the steps of `batch` into the statistics by which observations are normalised, if they are.
+    /// The policy sees them from the next update on.
+    ///
+    /// # Errors
+    /// If a tensor operation fails.
+    pub fn observe(&self, batch: &Batch) -> Result<(), PolicyError> {
+        match (&batch.observations, self.normalizes) {
+            (Array::F32(values), true) => {
+                let inputs = self.observation.len();
+                normalizer::absorb(&self.parameters.shared(), inputs, &values[..batch.steps() * inputs])
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Observations in `batch`.

@@ -165,3 +165,33 @@ fn a_checkpoint_of_another_run_is_refused_and_changes_nothing() {
     wider.policy.hidden = vec![5, 7];
     refused(wider, ACTION, "encoder.1.weight has shape [7, 5], expected [4, 5]");
 }
+
+#[test]
+fn observations_are_normalised_by_what_was_trained_on_before() {
+    let mut config = testing::config(OptimizerKind::Adam);
+    let environment = testing::environment(ACTION);
+    let mut plain = Trainer::new(&config, &environment).unwrap();
+    config.policy.normalize_observations = true;
+    let mut trainer = Trainer::new(&config, &environment).unwrap();
+    let batch = batch(&ACTION, 1);
+    let (report, of_plain) = (trainer.train(&batch, 0).unwrap(), plain.train(&batch, 0).unwrap());
+    // Nothing was known before the first update; numbers within 10 of 0 pass as they are, but for rounding.
+    let loss = |report: &UpdateReport| report.metrics.get("loss").unwrap();
+    assert!((loss(&report) - loss(&of_plain)).abs() < 1e-5);
+
+    let weights = trainer.snapshot().unwrap().weights;
+    let numbers = |name: &str, len| weights.get(name, &[len]).unwrap().to_vec1::<f32>().unwrap();
+    assert_eq!(numbers("observation.count", 1), [12.0]);
+    let Array::F32(seen) = &batch.observations else { panic!("{:?}", batch.observations) };
+    for (column, mean) in numbers("observation.mean", 3).into_iter().enumerate() {
+        // The steps' observations alone, not those that were never acted on.
+        let expected = seen[..36].iter().skip(column).step_by(3).sum::<f32>() / 12.0;
+        assert!((mean - expected).abs() < 1e-6, "{mean}, expected {expected}");
+    }
+
+    let mut resumed = Trainer::new(&config, &environment).unwrap();
+    resumed.restore(&trainer.checkpoint(12).unwrap()).unwrap();
+    trainer.train(&batch, 12).unwrap();
+    resumed.train(&batch, 12).unwrap();
+    assert_eq!(state(&trainer), state(&resumed));
+}

@@ -61,10 +61,11 @@ fn a_budget_that_ends_before_the_goal_exits_with_3() {
 #[test]
 fn lockstep_runs_of_one_seed_end_in_the_same_weights() {
     let folder = tempfile::tempdir().unwrap();
-    let weights = |name: &str, seed: &str| {
-        let run_dir = folder.path().join(name);
+    let weights = |algorithm: &str, name: &str, seed: &str| {
+        let run_dir = folder.path().join(format!("{algorithm}-{name}"));
         let path = run_dir.to_str().unwrap();
-        let lockstep = ["--set", "learner.max_policy_lag=0", "--until-return", "never"];
+        let lockstep =
+            ["--algorithm", algorithm, "--set", "learner.max_policy_lag=0", "--until-return", "never"];
         let size = ["--envs-per-actor", "8", "--set", "learner.batch_size=16", "--steps", "20000"];
         // Several workers finish in an order of their own.
         let workers = ["--set", "rollout.workers_per_actor=2"];
@@ -79,9 +80,11 @@ fn lockstep_runs_of_one_seed_end_in_the_same_weights() {
         let flat = |tensor: &candle_core::Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         checkpoint.weights.0.iter().map(|(name, tensor)| (name.clone(), flat(tensor))).collect::<Vec<_>>()
     };
-    let first = weights("first", "5");
-    assert_eq!(first, weights("second", "5"));
-    assert_ne!(first, weights("other", "6"));
+    for algorithm in ["impala", "a2c", "ppo", "trpo", "reinforce"] {
+        let first = weights(algorithm, "first", "5");
+        assert_eq!(first, weights(algorithm, "second", "5"), "{algorithm}");
+        assert_ne!(first, weights(algorithm, "other", "6"), "{algorithm}");
+    }
 }
 
 #[test]

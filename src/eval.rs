@@ -70,6 +70,9 @@ impl EvalCommand {
             let actions =
                 (0..players).map(|i| stream(self.seed, Purpose::Actions, [number, u32::MAX, u32::MAX - i]));
             let vector = registry.make_vector(&environment.id, dynamics.collect())?;
+            if let Some(mismatch) = environment.mismatch("in the run", vector.spec(), "here") {
+                bail!("{mismatch}: evaluate with the version of the environment that the run had");
+            }
             let distribution = spec.distribution().clone();
             let mut sampler = Sampler::new(vector, distribution, &layout, actions.collect(), choice)?;
             if judgement.needs_parameters() {

@@ -4,6 +4,11 @@
 
 mod support;
 
+use impresario_common::composite::Composite;
+use impresario_common::config::RunConfig;
+use impresario_common::space::{EnvironmentSpec, Space};
+use impresario_learner::checkpoint;
+use impresario_learner::trainer::Trainer;
 use support::{assert_balanced, run, summary};
 
 /// Trains for a number of steps; what `eval` prints, and the mean return at the end.
@@ -72,4 +77,20 @@ fn observations_of_several_choices_are_learnt_from() {
     let (_, mean_return) = train_and_eval("TicTacToe-v0", "300000", &scale);
     // Policies that have learnt nothing lose most games by a mark in a taken cell: -0.9.
     assert!(mean_return > 0.2, "the mean return is {mean_return}");
+}
+
+#[test]
+fn eval_refuses_a_policy_that_was_trained_on_other_parts_of_observations() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = Space::boxed(&[-4.8, f32::NEG_INFINITY], &[4.8, f32::INFINITY]);
+    let angle = Space::boxed(&[-0.418_879_03, f32::NEG_INFINITY], &[0.418_879_03, f32::INFINITY]);
+    let parts = Composite::dict([("cart", state.into()), ("pole", angle.into())]);
+    let environment = EnvironmentSpec::new("CartPole-v1", parts, Space::Discrete { n: 2 });
+    let trainer = Trainer::new(&RunConfig::default(), &environment).unwrap();
+    checkpoint::save(&folder.path().join("checkpoints"), &trainer.checkpoint(0).unwrap(), 1).unwrap();
+    let ended = run(&["eval", folder.path().to_str().unwrap()]);
+    assert_ne!(ended.code(), 0);
+    // The flat boxes are the same.
+    assert!(ended.stderr.contains("part 0 is \"cart\""), "{}", ended.stderr);
+    assert!(ended.stderr.contains("but of observations without parts here"), "{}", ended.stderr);
 }

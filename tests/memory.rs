@@ -32,14 +32,12 @@ struct Noise {
 
 impl Environment for Noise {
     fn spec(&self) -> EnvironmentSpec {
-        EnvironmentSpec {
-            id: ID.into(),
-            observation: Space::boxed(&[f32::NEG_INFINITY; OBSERVATION], &[f32::INFINITY; OBSERVATION]),
-            action: Space::Discrete { n: 3 },
-            max_episode_steps: Some(5),
-            solved_return: None,
-            masks_actions: false,
-        }
+        EnvironmentSpec::new(
+            ID,
+            Space::boxed(&[f32::NEG_INFINITY; OBSERVATION], &[f32::INFINITY; OBSERVATION]),
+            Space::Discrete { n: 3 },
+        )
+        .with_max_episode_steps(5)
     }
 
     fn reset(&mut self, random: &mut Stream, observation: ObservationMut<'_>) {

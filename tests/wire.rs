@@ -6,6 +6,7 @@ mod support;
 
 use std::time::Duration;
 
+use impresario_common::composite::Composite;
 use impresario_common::space::{EnvironmentSpec, Space};
 use impresario_common::unroll::{Unroll, UnrollLayout};
 use impresario_common::wire::v1::actor_message::Kind;
@@ -19,14 +20,9 @@ use tonic::{Code, Status, Streaming};
 
 fn cartpole() -> EnvironmentSpec {
     let bound = [4.8, f32::INFINITY, 0.418_879_03, f32::INFINITY];
-    EnvironmentSpec {
-        id: "CartPole-v1".into(),
-        observation: Space::boxed(&bound.map(|b| -b), &bound),
-        action: Space::Discrete { n: 2 },
-        max_episode_steps: Some(500),
-        solved_return: Some(475.0),
-        masks_actions: false,
-    }
+    EnvironmentSpec::new("CartPole-v1", Space::boxed(&bound.map(|b| -b), &bound), Space::Discrete { n: 2 })
+        .with_max_episode_steps(500)
+        .with_solved_return(475.0)
 }
 
 fn join_request(environment: &EnvironmentSpec) -> v1::JoinRequest {
@@ -136,10 +132,55 @@ async fn who_does_not_fit_is_refused_at_the_door() {
     assert_eq!(refusal(&status), "REFUSAL_ENVIRONMENT");
     assert!(status.message().contains("Discrete(3)"), "{status}");
 
+    let masked = cartpole().with_masked_actions();
+    let status = client.join(join_request(&masked)).await.unwrap_err();
+    assert_eq!(refusal(&status), "REFUSAL_ENVIRONMENT");
+    assert!(
+        status.message().contains("does not mask illegal actions in this run, but masks them"),
+        "{status}"
+    );
+
     let stranger = v1::Identity { run_id: "elsewhere".into(), actor: 0, incarnation: 1 };
     let status =
         client.watch_weights(v1::WatchWeightsRequest { identity: Some(stranger) }).await.unwrap_err();
     assert_eq!((status.code(), refusal(&status)), (Code::NotFound, "REFUSAL_IDENTITY"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn actors_agree_on_the_parts_of_observations_and_the_run_directory_names_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_learner, url) = start_learner(folder.path(), &[]);
+    let mut client = connect(&url).await;
+    let of_parts = |names: [&str; 2]| {
+        let parts = names.map(|name| (name, Space::boxed(&[-1.0, f32::NEG_INFINITY], &[1.0, 9.0]).into()));
+        EnvironmentSpec::new("CartPole-v1", Composite::dict(parts), Space::Discrete { n: 2 })
+    };
+    let environment = of_parts(["cart", "pole"]);
+    client.join(join_request(&environment)).await.unwrap();
+    client.join(join_request(&environment)).await.unwrap();
+
+    let flat = EnvironmentSpec::new("CartPole-v1", environment.observation.clone(), Space::Discrete { n: 2 });
+    for (other, expected) in [
+        (of_parts(["cart", "stick"]), "part 1 is \"pole\""),
+        (flat, "but of observations without parts on the actor"),
+    ] {
+        let status = client.join(join_request(&other)).await.unwrap_err();
+        assert_eq!(refusal(&status), "REFUSAL_ENVIRONMENT");
+        assert!(status.message().contains(expected), "{status}");
+        assert!(status.message().contains("same version and options"), "{status}");
+    }
+
+    let path = folder.path().join("environment.toml");
+    let text = within(async {
+        loop {
+            if let Ok(text) = std::fs::read_to_string(&path) {
+                break text;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    assert_eq!(toml::from_str::<EnvironmentSpec>(&text).unwrap(), environment);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -16,14 +16,9 @@ struct Compass {
 
 impl Environment for Compass {
     fn spec(&self) -> EnvironmentSpec {
-        EnvironmentSpec {
-            id: "Compass-v0".into(),
-            observation: Space::boxed(&[-1.0], &[1.0]),
-            action: Space::Discrete { n: 2 },
-            max_episode_steps: Some(50),
-            solved_return: Some(48.0),
-            masks_actions: false,
-        }
+        EnvironmentSpec::new("Compass-v0", Space::boxed(&[-1.0], &[1.0]), Space::Discrete { n: 2 })
+            .with_max_episode_steps(50)
+            .with_solved_return(48.0)
     }
 
     fn reset(&mut self, random: &mut Stream, observation: ObservationMut<'_>) {

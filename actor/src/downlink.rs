@@ -291,14 +291,8 @@ mod tests {
         use impresario_common::config::PolicySection;
         use impresario_common::space::{EnvironmentSpec, Space};
 
-        let environment = EnvironmentSpec {
-            id: "Test-v0".into(),
-            observation: Space::boxed(&[-1.0; 2], &[1.0; 2]),
-            action: Space::Discrete { n: 2 },
-            max_episode_steps: None,
-            solved_return: None,
-            masks_actions: false,
-        };
+        let environment =
+            EnvironmentSpec::new("Test-v0", Space::boxed(&[-1.0; 2], &[1.0; 2]), Space::Discrete { n: 2 });
         let spec = PolicySpec::new(&environment, &PolicySection::default()).unwrap();
         let initial = spec.initialise(1).unwrap();
         let acting = |version: u64| {

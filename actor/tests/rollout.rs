@@ -10,6 +10,7 @@ use impresario_actor::counters::Counters;
 use impresario_actor::env::registry::Registry;
 use impresario_actor::env::{Action, Environment, ObservationMut, Transition};
 use impresario_actor::rollout::{ActionChoice, Filled, Sampler};
+use impresario_common::composite::{Composite, Layout};
 use impresario_common::config::PolicySection;
 use impresario_common::policy::{Policy, PolicySpec};
 use impresario_common::random::{Purpose, Stream, stream};
@@ -160,14 +161,8 @@ impl Path {
 
 impl Environment for Path {
     fn spec(&self) -> EnvironmentSpec {
-        EnvironmentSpec {
-            id: "Path-v0".into(),
-            observation: self.observation.clone(),
-            action: Space::Discrete { n: 2 },
-            max_episode_steps: Some(9),
-            solved_return: None,
-            masks_actions: false,
-        }
+        EnvironmentSpec::new("Path-v0", self.observation.clone(), Space::Discrete { n: 2 })
+            .with_max_episode_steps(9)
     }
 
     fn reset(&mut self, _: &mut Stream, observation: ObservationMut<'_>) {
@@ -256,14 +251,11 @@ struct Echo;
 
 impl Environment for Echo {
     fn spec(&self) -> EnvironmentSpec {
-        EnvironmentSpec {
-            id: "Echo-v0".into(),
-            observation: Space::boxed(&[f32::NEG_INFINITY; 2], &[f32::INFINITY; 2]),
-            action: Space::boxed(&[2.0, -1.0], &[6.0, 0.0]),
-            max_episode_steps: None,
-            solved_return: None,
-            masks_actions: false,
-        }
+        EnvironmentSpec::new(
+            "Echo-v0",
+            Space::boxed(&[f32::NEG_INFINITY; 2], &[f32::INFINITY; 2]),
+            Space::boxed(&[2.0, -1.0], &[6.0, 0.0]),
+        )
     }
 
     fn reset(&mut self, _: &mut Stream, observation: ObservationMut<'_>) {
@@ -305,6 +297,71 @@ fn the_environment_gets_squashed_actions_and_the_unroll_keeps_them_as_they_were_
             // The policy starts with means near 0: the middle of the box.
             assert!((seen[0] - 4.0).abs() < 0.2 && (seen[1] + 0.5).abs() < 0.05, "{seen:?}");
         }
+    }
+}
+
+/// Counts its steps, which it shows as a number and as a choice of three.
+struct Meter {
+    layout: Layout,
+    steps: i32,
+}
+
+impl Meter {
+    fn new() -> Self {
+        let layout = Self::parts().flatten().1;
+        Self { layout, steps: 0 }
+    }
+
+    fn parts() -> Composite {
+        Composite::dict([
+            ("dial", Composite::Tuple(vec![Space::Discrete { n: 3 }.into()])),
+            ("count", Space::boxed(&[0.0], &[f32::INFINITY]).into()),
+        ])
+    }
+
+    fn show(&self, observation: ObservationMut<'_>) {
+        let mut writer = self.layout.writer(observation.into_f32());
+        writer.numbers("count", &[self.steps as f32]).choices("dial.0", &[self.steps % 3]);
+    }
+}
+
+impl Environment for Meter {
+    fn spec(&self) -> EnvironmentSpec {
+        EnvironmentSpec::new("Meter-v0", Self::parts(), Space::Discrete { n: 2 })
+    }
+
+    fn reset(&mut self, _: &mut Stream, observation: ObservationMut<'_>) {
+        self.steps = 0;
+        self.show(observation);
+    }
+
+    fn step(&mut self, _: Action<'_>, _: &mut Stream, observation: ObservationMut<'_>) -> Transition {
+        self.steps += 1;
+        self.show(observation);
+        Transition { reward: 0.0, terminated: false, truncated: false }
+    }
+}
+
+#[test]
+fn an_environment_shows_observations_of_several_parts() {
+    let mut registry = Registry::empty();
+    registry.register(Meter::new);
+    let environment = registry.spec("Meter-v0").unwrap();
+    assert_eq!(environment.layout.as_ref(), Some(&Meter::new().layout));
+    let layout = UnrollLayout::new(LENGTH, environment);
+    let spec = PolicySpec::new(environment, &PolicySection::default()).unwrap();
+    let policy = Policy::new(&spec, &spec.initialise(1).unwrap()).unwrap();
+    let vector = registry.make_vector("Meter-v0", streams(Purpose::Environment)).unwrap();
+    let distribution = spec.distribution().clone();
+    let actions = streams(Purpose::Actions);
+    let mut sampler = Sampler::new(vector, distribution, &layout, actions, ActionChoice::Sampled).unwrap();
+    let mut unroll = Unroll::zeros(&layout, COPIES);
+    sampler.fill(&policy, &mut unroll, &Counters::default(), &AtomicBool::new(false)).unwrap();
+    for (row, observation) in floats(&unroll.observations).chunks_exact(4).enumerate() {
+        let step = row / COPIES;
+        let mut expected = [step as f32, 0.0, 0.0, 0.0];
+        expected[1 + step % 3] = 1.0;
+        assert_eq!(observation, expected);
     }
 }
 
@@ -350,14 +407,12 @@ struct Forbidden {
 
 impl Environment for Forbidden {
     fn spec(&self) -> EnvironmentSpec {
-        EnvironmentSpec {
-            id: "Forbidden-v0".into(),
-            observation: Space::boxed(&[0.0], &[1.0]),
-            action: Space::MultiDiscrete { nvec: vec![2, 2] },
-            max_episode_steps: None,
-            solved_return: None,
-            masks_actions: true,
-        }
+        EnvironmentSpec::new(
+            "Forbidden-v0",
+            Space::boxed(&[0.0], &[1.0]),
+            Space::MultiDiscrete { nvec: vec![2, 2] },
+        )
+        .with_masked_actions()
     }
 
     fn reset(&mut self, _: &mut Stream, observation: ObservationMut<'_>) {

@@ -39,35 +39,19 @@ impl Composite {
     /// Bounds of numbers stay; a one-hot code lies between 0 and 1. Bytes become numbers from 0 to 255.
     pub fn flatten(&self) -> (Space, Layout) {
         let mut layout = Layout::default();
-        self.append("", &mut layout.fields);
-        let (mut low, mut high) = (vec![], vec![]);
-        for field in &layout.fields {
-            match &field.space {
-                Space::Box { low: l, high: h, .. } => {
-                    low.extend(l);
-                    high.extend(h);
-                }
-                choices => {
-                    low.resize(low.len() + choices.alternatives(), 0.0);
-                    high.resize(high.len() + choices.alternatives(), 1.0);
-                }
-            }
-        }
-        (Space::boxed(&low, &high), layout)
+        self.append("", &mut layout);
+        (layout.space(), layout)
     }
 
     /// Appends the fields of this part, which is found at `path`.
-    fn append(&self, path: &str, fields: &mut Vec<Field>) {
+    fn append(&self, path: &str, layout: &mut Layout) {
         let inner = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
         match self {
-            Self::Leaf(space) => {
-                let offset = fields.last().map_or(0, |last| last.range().end);
-                fields.push(Field { path: path.to_owned(), space: space.clone(), offset });
-            }
-            Self::Dict(parts) => parts.iter().for_each(|(name, part)| part.append(&inner(name), fields)),
+            Self::Leaf(space) => layout.push(path.to_owned(), space.clone()),
+            Self::Dict(parts) => parts.iter().for_each(|(name, part)| part.append(&inner(name), layout)),
             Self::Tuple(parts) => {
                 let parts = parts.iter().enumerate();
-                parts.for_each(|(number, part)| part.append(&inner(&number.to_string()), fields));
+                parts.for_each(|(number, part)| part.append(&inner(&number.to_string()), layout));
             }
         }
     }
@@ -87,11 +71,7 @@ pub struct Field {
 impl Field {
     /// Where it lies in the flat observation.
     pub fn range(&self) -> Range<usize> {
-        let len = match &self.space {
-            Space::Box { .. } => self.space.len(),
-            choices => choices.alternatives(),
-        };
-        self.offset..self.offset + len
+        self.offset..self.offset + self.space.flat_len()
     }
 }
 
@@ -101,7 +81,38 @@ pub struct Layout {
     fields: Vec<Field>,
 }
 
+impl FromIterator<(String, Space)> for Layout {
+    /// Parts with their paths, one after another.
+    fn from_iter<I: IntoIterator<Item = (String, Space)>>(parts: I) -> Self {
+        let mut layout = Self::default();
+        parts.into_iter().for_each(|(path, space)| layout.push(path, space));
+        layout
+    }
+}
+
 impl Layout {
+    fn push(&mut self, path: String, space: Space) {
+        self.fields.push(Field { path, space, offset: self.len() });
+    }
+
+    /// The flat box of all parts, `f32` `[N]`.
+    pub fn space(&self) -> Space {
+        let (mut low, mut high) = (vec![], vec![]);
+        for field in &self.fields {
+            match &field.space {
+                Space::Box { low: l, high: h, .. } => {
+                    low.extend(l);
+                    high.extend(h);
+                }
+                choices => {
+                    low.resize(low.len() + choices.alternatives(), 0.0);
+                    high.resize(high.len() + choices.alternatives(), 1.0);
+                }
+            }
+        }
+        Space::boxed(&low, &high)
+    }
+
     /// The parts, in order.
     pub fn fields(&self) -> &[Field] {
         &self.fields

@@ -2,6 +2,9 @@
 //!
 //! Experience has a module of its own ([`crate::unroll`]).
 
+use std::collections::HashSet;
+
+use crate::composite::{Field, Layout};
 use crate::space::{ElementType, EnvironmentSpec, Space};
 
 /// Types and clients generated from `proto/impresario.proto`.
@@ -86,7 +89,10 @@ const MAX_SPACE_ELEMENTS: usize = 1 << 24;
 const MAX_DIMENSIONS: usize = 8;
 const MAX_CHOICES: usize = 256;
 
-/// Longest name of an environment, in bytes.
+/// Most parts of an observation.
+const MAX_PARTS: usize = 1024;
+
+/// Longest name of an environment, and longest path of a part of its observations, in bytes.
 const MAX_ID_BYTES: usize = 200;
 
 impl TryFrom<v1::Space> for Space {
@@ -151,8 +157,55 @@ impl From<&EnvironmentSpec> for v1::EnvironmentSpec {
             max_episode_steps: spec.max_episode_steps.unwrap_or(0),
             solved_return: spec.solved_return,
             masks_actions: spec.masks_actions,
+            layout: spec.layout.iter().flat_map(|layout| layout.fields()).map(Into::into).collect(),
         }
     }
+}
+
+impl From<&Field> for v1::Field {
+    fn from(field: &Field) -> Self {
+        Self { path: field.path.clone(), space: Some((&field.space).into()) }
+    }
+}
+
+/// The layout of a flat `observation` space; `None` if it has no parts.
+fn layout_from(fields: Vec<v1::Field>, observation: &Space) -> Result<Option<Layout>, WireError> {
+    const FIELD: &str = "environment.layout";
+    if fields.is_empty() {
+        return Ok(None);
+    }
+    if fields.len() > MAX_PARTS {
+        return Err(WireError::field(FIELD, format!("{} parts, at most {MAX_PARTS}", fields.len())));
+    }
+    let mut paths = HashSet::new();
+    let mut room = observation.len();
+    let part = |v1::Field { path, space }: v1::Field| {
+        if path.len() > MAX_ID_BYTES {
+            return Err(WireError::field(
+                FIELD,
+                format!("path of {} bytes, at most {MAX_ID_BYTES}", path.len()),
+            ));
+        }
+        let space: Space = space
+            .ok_or_else(|| WireError("space is missing".into()))
+            .and_then(TryInto::try_into)
+            .map_err(|e| WireError::field(FIELD, format!("part {path:?}: {e}")))?;
+        if !paths.insert(path.clone()) {
+            return Err(WireError::field(FIELD, format!("two parts have the path {path:?}")));
+        }
+        // Choices are cheap to name and dear to lay out: nothing is built that the observation has no room for.
+        let len = space.flat_len();
+        room = room.checked_sub(len).ok_or_else(|| {
+            WireError::field(FIELD, format!("part {path:?} lies beyond the observation, {observation}"))
+        })?;
+        Ok((path, space))
+    };
+    let layout: Layout = fields.into_iter().map(part).collect::<Result<_, WireError>>()?;
+    if layout.space() != *observation {
+        let problem = format!("its parts make {}, but observations are {observation}", layout.space());
+        return Err(WireError::field(FIELD, problem));
+    }
+    Ok(Some(layout))
 }
 
 impl TryFrom<v1::EnvironmentSpec> for EnvironmentSpec {
@@ -178,9 +231,11 @@ impl TryFrom<v1::EnvironmentSpec> for EnvironmentSpec {
             let problem = format!("set, but actions of {action} have no alternatives to mask");
             return Err(WireError::field("environment.masks_actions", problem));
         }
+        let observation = space("environment.observation", spec.observation)?;
         Ok(Self {
             id: spec.id,
-            observation: space("environment.observation", spec.observation)?,
+            layout: layout_from(spec.layout, &observation)?,
+            observation,
             action,
             max_episode_steps: (spec.max_episode_steps > 0).then_some(spec.max_episode_steps),
             solved_return: spec.solved_return,
@@ -192,18 +247,56 @@ impl TryFrom<v1::EnvironmentSpec> for EnvironmentSpec {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::composite::Composite;
 
     #[test]
     fn a_specification_survives_the_wire() {
-        let spec = EnvironmentSpec {
-            id: "Thing-v0".into(),
-            observation: Space::boxed(&[-1.0, f32::NEG_INFINITY], &[1.0, f32::INFINITY]),
-            action: Space::MultiDiscrete { nvec: vec![3, 2] },
-            max_episode_steps: None,
-            solved_return: Some(9.5),
-            masks_actions: true,
-        };
+        let spec = EnvironmentSpec::new(
+            "Thing-v0",
+            Space::boxed(&[-1.0, f32::NEG_INFINITY], &[1.0, f32::INFINITY]),
+            Space::MultiDiscrete { nvec: vec![3, 2] },
+        )
+        .with_solved_return(9.5)
+        .with_masked_actions();
         assert_eq!(EnvironmentSpec::try_from(v1::EnvironmentSpec::from(&spec)).unwrap(), spec);
+    }
+
+    /// Joints and gear, one after another.
+    fn of_parts() -> EnvironmentSpec {
+        let joints = Space::boxed(&[f32::NEG_INFINITY; 2], &[f32::INFINITY; 2]);
+        let parts = [("gear", Space::Discrete { n: 3 }.into()), ("joints", joints.into())];
+        EnvironmentSpec::new("Parts-v0", Composite::dict(parts), Space::Discrete { n: 2 })
+    }
+
+    #[test]
+    fn a_layout_survives_the_wire() {
+        let spec = of_parts();
+        let message = v1::EnvironmentSpec::from(&spec);
+        let paths: Vec<_> = message.layout.iter().map(|field| field.path.as_str()).collect();
+        assert_eq!(paths, ["gear", "joints"]);
+        assert_eq!(EnvironmentSpec::try_from(message).unwrap(), spec);
+    }
+
+    #[test]
+    fn a_layout_that_is_not_the_observations_is_refused() {
+        type Breach = fn(&mut Vec<v1::Field>);
+        let breaches: [(Breach, &str); 6] = [
+            (|parts| parts[1].path = "gear".into(), "two parts have the path \"gear\""),
+            (|parts| parts.swap(0, 1), "its parts make Box"),
+            (|parts| parts.truncate(1), "its parts make Box(0..1, [3], f32)"),
+            (|parts| parts[0].space = None, "part \"gear\": space is missing"),
+            (
+                |parts| parts[1].space = Some((&Space::Discrete { n: u32::MAX }).into()),
+                "part \"joints\" lies beyond the observation",
+            ),
+            (|parts| parts.extend(vec![parts[0].clone(); 5000]), "5002 parts, at most 1024"),
+        ];
+        for (breach, expected) in breaches {
+            let mut message = v1::EnvironmentSpec::from(&of_parts());
+            breach(&mut message.layout);
+            let error = EnvironmentSpec::try_from(message).unwrap_err().to_string();
+            assert!(error.starts_with("environment.layout: ") && error.contains(expected), "{error}");
+        }
     }
 
     #[test]
@@ -224,14 +317,8 @@ mod tests {
 
     #[test]
     fn an_environment_is_solved_at_a_number_masks_choices_only_and_has_a_name_that_can_be_said() {
-        let spec = EnvironmentSpec {
-            id: "Thing-v0".into(),
-            observation: Space::boxed(&[-1.0], &[1.0]),
-            action: Space::Discrete { n: 2 },
-            max_episode_steps: None,
-            solved_return: Some(9.5),
-            masks_actions: false,
-        };
+        let spec = EnvironmentSpec::new("Thing-v0", Space::boxed(&[-1.0], &[1.0]), Space::Discrete { n: 2 })
+            .with_solved_return(9.5);
         for solved in [f64::NAN, f64::NEG_INFINITY] {
             let odd = v1::EnvironmentSpec { solved_return: Some(solved), ..(&spec).into() };
             let error = EnvironmentSpec::try_from(odd).unwrap_err().to_string();

@@ -204,14 +204,11 @@ fn masked_distributions_match_torchs_over_the_legal_alternatives_alone() {
 fn state_dependent_exploration_matches_torch() {
     for case in fixture().gsde {
         let (rows, features, dimensions) = (case.log_prob.len(), case.features, case.dimensions);
-        let environment = EnvironmentSpec {
-            id: "Test-v0".into(),
-            observation: Space::boxed(&vec![-9.0; features], &vec![9.0; features]),
-            action: Space::boxed(&vec![-1.0; dimensions], &vec![1.0; dimensions]),
-            max_episode_steps: None,
-            solved_return: None,
-            masks_actions: false,
-        };
+        let environment = EnvironmentSpec::new(
+            "Test-v0",
+            Space::boxed(&vec![-9.0; features], &vec![9.0; features]),
+            Space::boxed(&vec![-1.0; dimensions], &vec![1.0; dimensions]),
+        );
         let section =
             PolicySection { hidden: vec![], exploration: Exploration::Gsde, ..PolicySection::default() };
         let spec = PolicySpec::new(&environment, &section).unwrap();

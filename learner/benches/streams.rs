@@ -111,14 +111,7 @@ impl Size {
                 dtype: ElementType::U8,
             },
         };
-        EnvironmentSpec {
-            id: "Benchmark-v0".into(),
-            observation,
-            action: Space::Discrete { n: 2 },
-            max_episode_steps: None,
-            solved_return: None,
-            masks_actions: false,
-        }
+        EnvironmentSpec::new("Benchmark-v0", observation, Space::Discrete { n: 2 })
     }
 
     fn message(self) -> v1::Unroll {

@@ -59,14 +59,8 @@ fn trainer(core: CoreKind, core_size: usize) -> Trainer {
     config.optimizer.learning_rate = 4.8e-4;
     config.optimizer.epsilon = 0.01;
     config.optimizer.max_grad_norm = 40.0;
-    let environment = EnvironmentSpec {
-        id: "Benchmark-v0".into(),
-        observation: Space::boxed(&[-1.0; 4], &[1.0; 4]),
-        action: Space::Discrete { n: 2 },
-        max_episode_steps: None,
-        solved_return: None,
-        masks_actions: false,
-    };
+    let environment =
+        EnvironmentSpec::new("Benchmark-v0", Space::boxed(&[-1.0; 4], &[1.0; 4]), Space::Discrete { n: 2 });
     Trainer::new(&config, &environment).expect("there is a policy for these spaces")
 }
 

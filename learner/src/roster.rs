@@ -244,24 +244,12 @@ impl Roster {
     }
 
     fn check_same(&self, known: &EnvironmentSpec, offered: &EnvironmentSpec) -> Result<(), Refused> {
-        if known.masks_actions != offered.masks_actions {
-            let masks = |spec: &EnvironmentSpec| if spec.masks_actions { "masks" } else { "does not mask" };
-            return Err(refuse(format!(
-                "{} {} illegal actions in this run, but {} them on the actor: use the same version and options of the \
-                 environment on every actor",
-                known.id,
-                masks(known),
-                masks(offered)
-            )));
+        match known.mismatch("in this run", offered, "on the actor") {
+            None => Ok(()),
+            Some(mismatch) => Err(refuse(format!(
+                "{mismatch}: use the same version and options of the environment on every actor"
+            ))),
         }
-        if known.observation == offered.observation && known.action == offered.action {
-            return Ok(());
-        }
-        Err(refuse(format!(
-            "{} has observations {} and actions {} in this run, but {} and {} on the actor: use the same version \
-             and options of the environment on every actor",
-            known.id, known.observation, known.action, offered.observation, offered.action
-        )))
     }
 
     /// Makes `environment` the run's, unless another actor was first, whose environment it must then share.

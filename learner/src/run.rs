@@ -51,6 +51,9 @@ pub enum LearnerError {
     /// A file cannot be written.
     #[error(transparent)]
     Report(#[from] crate::report::ReportError),
+    /// A file of the run directory cannot be written.
+    #[error(transparent)]
+    RunDir(#[from] crate::report::RunDirError),
     /// Something else broke.
     #[error("{0}")]
     Internal(String),
@@ -190,6 +193,7 @@ fn start(
 ) -> Result<Training, LearnerError> {
     let goal = config.run.until_return.threshold(spec.solved_return);
     recorder.set_threshold(goal);
+    run_dir.write_environment(spec)?;
     let mut trainer = Trainer::new(config, spec)?;
     if let Some(checkpoint) = resume {
         trainer.restore(checkpoint)?;

@@ -10,14 +10,12 @@ use crate::batch::Batch;
 
 /// An environment of three numbers, one of them unbounded, in which `action` is possible.
 pub(crate) fn environment(action: Space) -> EnvironmentSpec {
-    EnvironmentSpec {
-        id: "Test-v0".into(),
-        observation: Space::boxed(&[-1.0, f32::NEG_INFINITY, 0.0], &[1.0, f32::INFINITY, 1.0]),
+    EnvironmentSpec::new(
+        "Test-v0",
+        Space::boxed(&[-1.0, f32::NEG_INFINITY, 0.0], &[1.0, f32::INFINITY, 1.0]),
         action,
-        max_episode_steps: Some(9),
-        solved_return: None,
-        masks_actions: false,
-    }
+    )
+    .with_max_episode_steps(9)
 }
 
 /// A configuration with a tiny network and optimiser `kind`.

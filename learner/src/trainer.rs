@@ -126,12 +126,8 @@ impl Trainer {
     /// If the checkpoint is of another environment, network or optimiser; nothing has changed then.
     pub fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), TrainError> {
         let other = |what: String| TrainError::Checkpoint(what);
-        let (ours, theirs) = (&self.environment, &checkpoint.environment);
-        if (&ours.observation, &ours.action) != (&theirs.observation, &theirs.action) {
-            return Err(other(format!(
-                "it was trained in {} (observations {}, actions {}), this run is in {} (observations {}, actions {})",
-                theirs.id, theirs.observation, theirs.action, ours.id, ours.observation, ours.action
-            )));
+        if let Some(mismatch) = checkpoint.environment.mismatch("there", &self.environment, "in this run") {
+            return Err(other(format!("it was trained in another environment: {mismatch}")));
         }
         let parameters = self.target.parameters().clone();
         parameters

@@ -94,14 +94,11 @@ impl Copy for Gates {
 
 /// Trains for `updates` updates; returns the mean return of the episodes that ended in the last ten.
 fn mean_return<E: Copy>(config: &RunConfig, updates: u64) -> f32 {
-    let environment = EnvironmentSpec {
-        id: "Here-v0".into(),
-        observation: Space::Discrete { n: E::OBSERVATIONS },
-        action: Space::Discrete { n: E::ACTIONS },
-        max_episode_steps: None,
-        solved_return: None,
-        masks_actions: false,
-    };
+    let environment = EnvironmentSpec::new(
+        "Here-v0",
+        Space::Discrete { n: E::OBSERVATIONS },
+        Space::Discrete { n: E::ACTIONS },
+    );
     let spec = PolicySpec::new(&environment, &config.policy).unwrap();
     let mut trainer = Trainer::new(config, &environment).unwrap();
     let mut worlds = random::stream(config.run.seed, Purpose::Environment, [0; 3]);

@@ -101,14 +101,13 @@ fn wrap(mut angle: f64) -> f64 {
 impl Environment for Acrobot {
     fn spec(&self) -> EnvironmentSpec {
         let high = [1.0, 1.0, 1.0, 1.0, MAX_SPEED_1 as f32, MAX_SPEED_2 as f32];
-        EnvironmentSpec {
-            id: "Acrobot-v1".into(),
-            observation: Space::boxed(&high.map(|bound: f32| -bound), &high),
-            action: Space::Discrete { n: 3 },
-            max_episode_steps: Some(500),
-            solved_return: Some(-100.0),
-            masks_actions: false,
-        }
+        EnvironmentSpec::new(
+            "Acrobot-v1",
+            Space::boxed(&high.map(|bound: f32| -bound), &high),
+            Space::Discrete { n: 3 },
+        )
+        .with_max_episode_steps(500)
+        .with_solved_return(-100.0)
     }
 
     fn reset(&mut self, random: &mut Stream, observation: ObservationMut<'_>) {

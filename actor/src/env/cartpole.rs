@@ -50,14 +50,13 @@ impl Environment for CartPole {
     fn spec(&self) -> EnvironmentSpec {
         // Twice the limits, so that the state an episode terminates in still lies within the space.
         let high = [(MAX_X * 2.0) as f32, f32::INFINITY, (MAX_THETA * 2.0) as f32, f32::INFINITY];
-        EnvironmentSpec {
-            id: "CartPole-v1".into(),
-            observation: Space::boxed(&high.map(|bound| -bound), &high),
-            action: Space::Discrete { n: 2 },
-            max_episode_steps: Some(500),
-            solved_return: Some(475.0),
-            masks_actions: false,
-        }
+        EnvironmentSpec::new(
+            "CartPole-v1",
+            Space::boxed(&high.map(|bound| -bound), &high),
+            Space::Discrete { n: 2 },
+        )
+        .with_max_episode_steps(500)
+        .with_solved_return(475.0)
     }
 
     fn reset(&mut self, random: &mut Stream, observation: ObservationMut<'_>) {

@@ -39,17 +39,13 @@ impl MountainCar {
 
 impl Environment for MountainCar {
     fn spec(&self) -> EnvironmentSpec {
-        EnvironmentSpec {
-            id: "MountainCar-v0".into(),
-            observation: Space::boxed(
-                &[MIN_POSITION as f32, -MAX_SPEED as f32],
-                &[MAX_POSITION as f32, MAX_SPEED as f32],
-            ),
-            action: Space::Discrete { n: 3 },
-            max_episode_steps: Some(200),
-            solved_return: Some(-110.0),
-            masks_actions: false,
-        }
+        EnvironmentSpec::new(
+            "MountainCar-v0",
+            Space::boxed(&[MIN_POSITION as f32, -MAX_SPEED as f32], &[MAX_POSITION as f32, MAX_SPEED as f32]),
+            Space::Discrete { n: 3 },
+        )
+        .with_max_episode_steps(200)
+        .with_solved_return(-110.0)
     }
 
     fn reset(&mut self, random: &mut Stream, observation: ObservationMut<'_>) {

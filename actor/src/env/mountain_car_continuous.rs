@@ -81,17 +81,13 @@ fn acceleration(action: f32, slope: f64) -> f64 {
 
 impl Environment for MountainCarContinuous {
     fn spec(&self) -> EnvironmentSpec {
-        EnvironmentSpec {
-            id: "MountainCarContinuous-v0".into(),
-            observation: Space::boxed(
-                &[MIN_POSITION as f32, -MAX_SPEED as f32],
-                &[MAX_POSITION as f32, MAX_SPEED as f32],
-            ),
-            action: Space::boxed(&[-MAX_FORCE], &[MAX_FORCE]),
-            max_episode_steps: Some(999),
-            solved_return: Some(90.0),
-            masks_actions: false,
-        }
+        EnvironmentSpec::new(
+            "MountainCarContinuous-v0",
+            Space::boxed(&[MIN_POSITION as f32, -MAX_SPEED as f32], &[MAX_POSITION as f32, MAX_SPEED as f32]),
+            Space::boxed(&[-MAX_FORCE], &[MAX_FORCE]),
+        )
+        .with_max_episode_steps(999)
+        .with_solved_return(90.0)
     }
 
     fn reset(&mut self, random: &mut Stream, observation: ObservationMut<'_>) {

@@ -49,14 +49,12 @@ fn normalise(angle: f64) -> f64 {
 impl Environment for Pendulum {
     fn spec(&self) -> EnvironmentSpec {
         let high = [1.0, 1.0, MAX_SPEED as f32];
-        EnvironmentSpec {
-            id: "Pendulum-v1".into(),
-            observation: Space::boxed(&high.map(|bound: f32| -bound), &high),
-            action: Space::boxed(&[-MAX_TORQUE], &[MAX_TORQUE]),
-            max_episode_steps: Some(200),
-            solved_return: None,
-            masks_actions: false,
-        }
+        EnvironmentSpec::new(
+            "Pendulum-v1",
+            Space::boxed(&high.map(|bound: f32| -bound), &high),
+            Space::boxed(&[-MAX_TORQUE], &[MAX_TORQUE]),
+        )
+        .with_max_episode_steps(200)
     }
 
     fn reset(&mut self, random: &mut Stream, observation: ObservationMut<'_>) {

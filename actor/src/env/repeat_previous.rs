@@ -40,14 +40,12 @@ impl RepeatPrevious {
 
 impl Environment for RepeatPrevious {
     fn spec(&self) -> EnvironmentSpec {
-        EnvironmentSpec {
-            id: "RepeatPrevious-v0".into(),
-            observation: Space::boxed(&[0.0; SYMBOLS], &[1.0; SYMBOLS]),
-            action: Space::Discrete { n: SYMBOLS as u32 },
-            max_episode_steps: None,
-            solved_return: Some(95.0),
-            masks_actions: false,
-        }
+        EnvironmentSpec::new(
+            "RepeatPrevious-v0",
+            Space::boxed(&[0.0; SYMBOLS], &[1.0; SYMBOLS]),
+            Space::Discrete { n: SYMBOLS as u32 },
+        )
+        .with_solved_return(95.0)
     }
 
     fn reset(&mut self, random: &mut Stream, observation: ObservationMut<'_>) {

@@ -65,15 +65,13 @@ impl RepeatedGame {
 
 impl Environment for RepeatedGame {
     fn spec(&self) -> EnvironmentSpec {
-        EnvironmentSpec {
-            id: self.id.into(),
-            observation: self.game.observation_space(),
-            action: Space::Discrete { n: self.game.actions() as u32 },
-            max_episode_steps: Some(ROUNDS),
-            // What cannot be exploited wins nothing either: returns do not tell.
-            solved_return: None,
-            masks_actions: false,
-        }
+        // No return solves it: what cannot be exploited wins nothing either.
+        EnvironmentSpec::new(
+            self.id,
+            self.game.observation_space(),
+            Space::Discrete { n: self.game.actions() as u32 },
+        )
+        .with_max_episode_steps(ROUNDS)
     }
 
     fn reset(&mut self, _random: &mut Stream, observation: ObservationMut<'_>) {

@@ -28,15 +28,9 @@ pub struct SelfPlay {
 impl SelfPlay {
     /// Spaces and limits of the self-play of `game` under the name `id`.
     pub fn spec(id: &str, game: &MatrixGame) -> EnvironmentSpec {
-        EnvironmentSpec {
-            id: id.into(),
-            observation: game.observation_space(),
-            action: Space::Discrete { n: game.actions() as u32 },
-            max_episode_steps: Some(ROUNDS),
-            // Mean returns of self-play are 0, whatever the policy.
-            solved_return: None,
-            masks_actions: false,
-        }
+        // No return solves it: means of self-play are 0, whatever the policy.
+        EnvironmentSpec::new(id, game.observation_space(), Space::Discrete { n: game.actions() as u32 })
+            .with_max_episode_steps(ROUNDS)
     }
 
     /// Games of `copies` players under the name `id`.

@@ -44,14 +44,8 @@ impl TMaze {
 
 impl Environment for TMaze {
     fn spec(&self) -> EnvironmentSpec {
-        EnvironmentSpec {
-            id: "TMaze-v0".into(),
-            observation: Space::boxed(&[0.0; 4], &[1.0; 4]),
-            action: Space::Discrete { n: 2 },
-            max_episode_steps: None,
-            solved_return: Some(0.95),
-            masks_actions: false,
-        }
+        EnvironmentSpec::new("TMaze-v0", Space::boxed(&[0.0; 4], &[1.0; 4]), Space::Discrete { n: 2 })
+            .with_solved_return(0.95)
     }
 
     fn reset(&mut self, random: &mut Stream, observation: ObservationMut<'_>) {

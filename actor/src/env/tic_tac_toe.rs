@@ -71,14 +71,13 @@ impl TicTacToe {
 
 impl Environment for TicTacToe {
     fn spec(&self) -> EnvironmentSpec {
-        EnvironmentSpec {
-            id: "TicTacToe-v0".into(),
-            observation: Space::MultiDiscrete { nvec: vec![3; CELLS] },
-            action: Space::Discrete { n: CELLS as u32 },
-            max_episode_steps: None,
-            solved_return: Some(0.9),
-            masks_actions: true,
-        }
+        EnvironmentSpec::new(
+            "TicTacToe-v0",
+            Space::MultiDiscrete { nvec: vec![3; CELLS] },
+            Space::Discrete { n: CELLS as u32 },
+        )
+        .with_solved_return(0.9)
+        .with_masked_actions()
     }
 
     fn reset(&mut self, random: &mut Stream, observation: ObservationMut<'_>) {

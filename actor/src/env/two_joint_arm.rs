@@ -181,14 +181,13 @@ impl Environment for TwoJointArm {
     fn spec(&self) -> EnvironmentSpec {
         let (far, farthest) = (TARGETS[1] as f32, (REACH + TARGETS[1]) as f32);
         let high = [1.0, 1.0, 1.0, 1.0, f32::INFINITY, f32::INFINITY, far, far, farthest, farthest];
-        EnvironmentSpec {
-            id: "TwoJointArm-v0".into(),
-            observation: Space::boxed(&high.map(|bound| -bound), &high),
-            action: Space::boxed(&[-1.0; 2], &[1.0; 2]),
-            max_episode_steps: Some(LIMIT),
-            solved_return: Some(0.9),
-            masks_actions: false,
-        }
+        EnvironmentSpec::new(
+            "TwoJointArm-v0",
+            Space::boxed(&high.map(|bound| -bound), &high),
+            Space::boxed(&[-1.0; 2], &[1.0; 2]),
+        )
+        .with_max_episode_steps(LIMIT)
+        .with_solved_return(0.9)
     }
 
     fn reset(&mut self, random: &mut Stream, observation: ObservationMut<'_>) {

@@ -314,12 +314,9 @@ fn specs_are_gymnasiums() {
         let observation =
             Space::boxed(&f32s(&environment.observation_low), &f32s(&environment.observation_high));
         let expected = EnvironmentSpec {
-            id: environment.id,
-            observation,
-            action,
-            max_episode_steps: Some(environment.max_episode_steps),
             solved_return: environment.reward_threshold,
-            masks_actions: false,
+            ..EnvironmentSpec::new(environment.id, observation, action)
+                .with_max_episode_steps(environment.max_episode_steps)
         };
         assert_eq!(*spec, expected);
     }

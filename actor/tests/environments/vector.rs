@@ -46,14 +46,9 @@ impl Environment for Obedient {
             ElementType::I32 => Space::MultiDiscrete { nvec: vec![256; 2] },
             dtype => Space::Box { low: vec![0.0; 2], high: vec![255.0; 2], shape: vec![2], dtype },
         };
-        EnvironmentSpec {
-            id: "Obedient-v3".into(),
-            observation,
-            action: Space::Discrete { n: 3 },
-            max_episode_steps: Some(3),
-            solved_return: None,
-            masks_actions: true,
-        }
+        EnvironmentSpec::new("Obedient-v3", observation, Space::Discrete { n: 3 })
+            .with_max_episode_steps(3)
+            .with_masked_actions()
     }
 
     fn reset(&mut self, _random: &mut Stream, observation: ObservationMut<'_>) {

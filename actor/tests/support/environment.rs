@@ -52,14 +52,8 @@ impl Script {
 
 impl Environment for Script {
     fn spec(&self) -> EnvironmentSpec {
-        EnvironmentSpec {
-            id: ID.into(),
-            observation: Space::boxed(&[0.0; 2], &[f32::INFINITY; 2]),
-            action: Space::Discrete { n: 2 },
-            max_episode_steps: Some(LIMIT),
-            solved_return: None,
-            masks_actions: false,
-        }
+        EnvironmentSpec::new(ID, Space::boxed(&[0.0; 2], &[f32::INFINITY; 2]), Space::Discrete { n: 2 })
+            .with_max_episode_steps(LIMIT)
     }
 
     fn reset(&mut self, _random: &mut Stream, observation: ObservationMut<'_>) {

@@ -126,10 +126,7 @@ impl PolicySpec {
 
     /// I: numbers that the encoder sees of one observation.
     pub fn input_len(&self) -> usize {
-        match &self.observation {
-            Space::Box { .. } => self.observation.len(),
-            choices => choices.alternatives(),
-        }
+        self.observation.flat_len()
     }
 
     /// S: numbers that the policy's core remembers of a copy of the environment; 0 for a policy without memory.
@@ -466,14 +463,7 @@ mod tests {
     use crate::policy::Snapshot;
 
     fn spec(action: Space) -> PolicySpec {
-        let environment = EnvironmentSpec {
-            id: "Test-v0".into(),
-            observation: Space::boxed(&[-1.0; 4], &[1.0; 4]),
-            action,
-            max_episode_steps: None,
-            solved_return: None,
-            masks_actions: false,
-        };
+        let environment = EnvironmentSpec::new("Test-v0", Space::boxed(&[-1.0; 4], &[1.0; 4]), action);
         PolicySpec::new(&environment, &section()).unwrap()
     }
 
@@ -530,14 +520,7 @@ mod tests {
             (Space::Discrete { n: u32::MAX }, small()),
             (Space::boxed(&vec![-1.0; 1 << 24], &vec![1.0; 1 << 24]), Space::Discrete { n: 2 }),
         ] {
-            let environment = EnvironmentSpec {
-                id: "Vast-v0".into(),
-                observation,
-                action,
-                max_episode_steps: None,
-                solved_return: None,
-                masks_actions: false,
-            };
+            let environment = EnvironmentSpec::new("Vast-v0", observation, action);
             let error = PolicySpec::new(&environment, &PolicySection::default()).unwrap_err().to_string();
             assert!(error.contains("weights, at most 67108864"), "{error}");
         }
@@ -581,14 +564,7 @@ mod tests {
     #[test]
     fn a_squashed_policy_needs_bounds_and_says_so() {
         let section = PolicySection { squash: true, ..PolicySection::default() };
-        let with = |action| EnvironmentSpec {
-            id: "Test-v0".into(),
-            observation: Space::boxed(&[-1.0], &[1.0]),
-            action,
-            max_episode_steps: None,
-            solved_return: None,
-            masks_actions: false,
-        };
+        let with = |action| EnvironmentSpec::new("Test-v0", Space::boxed(&[-1.0], &[1.0]), action);
         let spec = PolicySpec::new(&with(Space::boxed(&[-1.0], &[1.0])), &section).unwrap();
         assert!(spec.distribution().is_squashed());
         assert!(

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use impresario_common::config::{ConfigError, RUN_CONFIG_FILE, RunConfig};
+use impresario_common::space::EnvironmentSpec;
 
 use super::append_file::write_atomically;
 
@@ -93,6 +94,11 @@ impl RunDir {
         self.path.join(RUN_CONFIG_FILE)
     }
 
+    /// `environment.toml`: what the run's environment shows and accepts.
+    pub fn environment_path(&self) -> PathBuf {
+        self.path.join("environment.toml")
+    }
+
     /// `metrics.jsonl`: a line of numbers an interval.
     pub fn metrics(&self) -> PathBuf {
         self.path.join("metrics.jsonl")
@@ -121,6 +127,17 @@ impl RunDir {
         let path = self.config_path();
         let text = config.to_toml().map_err(|source| RunDirError::Config { path: path.clone(), source })?;
         write_atomically(&path, text.as_bytes()).map_err(|source| RunDirError::File { path, source })
+    }
+
+    /// Writes `environment.toml`: whole or not at all.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn write_environment(&self, environment: &EnvironmentSpec) -> Result<(), RunDirError> {
+        let path = self.environment_path();
+        let text = toml::to_string(environment).map_err(io::Error::other);
+        text.and_then(|text| write_atomically(&path, text.as_bytes()))
+            .map_err(|source| RunDirError::File { path, source })
     }
 
     /// Reads `config.toml`.

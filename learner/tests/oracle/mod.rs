@@ -90,17 +90,11 @@ impl World {
     }
 
     pub(crate) fn environment(&self) -> EnvironmentSpec {
-        EnvironmentSpec {
-            id: "Oracle-v0".into(),
-            observation: Space::boxed(&[f32::NEG_INFINITY; 4], &[f32::INFINITY; 4]),
-            action: match self.batch.actions {
-                ActionsOf::Discrete(_) => Space::Discrete { n: 3 },
-                ActionsOf::Continuous(_) => Space::boxed(&[-1.0; 2], &[1.0; 2]),
-            },
-            max_episode_steps: None,
-            solved_return: None,
-            masks_actions: false,
-        }
+        let action = match self.batch.actions {
+            ActionsOf::Discrete(_) => Space::Discrete { n: 3 },
+            ActionsOf::Continuous(_) => Space::boxed(&[-1.0; 2], &[1.0; 2]),
+        };
+        EnvironmentSpec::new("Oracle-v0", Space::boxed(&[f32::NEG_INFINITY; 4], &[f32::INFINITY; 4]), action)
     }
 
     /// The policy of a run with `config`, whose network is [`policy_section`]'s.

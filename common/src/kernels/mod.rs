@@ -13,6 +13,7 @@
 //! - `arrays`: [`elements`] out of bytes, [`all_below`], [`count_cut`];
 //! - `matmul`: matrix products for shapes where a general library pays too much for packing;
 //! - `linear`: the fused dense layer, its gradient, and the slice-level entry that actors use;
+//! - `convolution`: convolution and max pooling of images, and their gradients;
 //! - `recurrent`: LSTM and GRU over sequences, their gradient through time, and the single step that actors take;
 //! - `optimizer`: RMSProp and Adam steps in place;
 //! - `storage`: slices of a tensor's memory, for reading and for updates in place.
@@ -22,6 +23,7 @@
 //! *Invariant*: a result depends on the instruction set, but not on the number of threads.
 
 mod arrays;
+mod convolution;
 mod elementwise;
 mod linear;
 mod matmul;
@@ -33,6 +35,7 @@ mod storage;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 pub use arrays::{all_below, count_cut, elements};
+pub use convolution::{Geometry, PixelOrder, convolution, convolution_of_bytes, max_pool};
 pub use elementwise::{all_finite, exp, ln, sum_squares, tanh};
 pub use linear::{Activation, PackedLinear, linear, linear_backward, linear_into};
 pub use optimizer::{Adam, EpsilonPlacement, RmsProp, adam_step, rmsprop_step};

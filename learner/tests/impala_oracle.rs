@@ -9,7 +9,7 @@ mod oracle;
 use std::collections::HashMap;
 
 use impresario_common::config::{
-    AlgorithmConfig, CoreKind, ImpalaConfig, LossReduction, OptimizerKind, PolicySection, RunConfig,
+    AlgorithmConfig, CoreKind, ImpalaConfig, LossReduction, OptimizerKind, PolicySection, RunConfig, Schedule,
 };
 use impresario_learner::algorithm::impala::Impala;
 use impresario_learner::algorithm::{Algorithm, Metrics, Outcome, Progress};
@@ -101,10 +101,14 @@ impl Knobs {
             entropy_cost: self.entropy_cost,
             loss_reduction: self.reduction,
             reward_scale: 1.0,
+            entropy_schedule: Schedule::Constant,
+            final_entropy_cost: 0.0,
             reward_clip: self.reward_clip.unwrap_or(0.0),
         }
     }
 }
+
+const START: Progress = Progress { env_steps: 0, version: 0 };
 
 #[test]
 fn gradients_are_those_of_pytorch() {
@@ -113,8 +117,8 @@ fn gradients_are_those_of_pytorch() {
         fixtures.iter().flat_map(|(c, f)| f.cases.iter().map(move |case| (*c, f, case)))
     {
         let target = fixture.world.target(&case.config.run_config(core));
-        let mut impala = Impala::new(&case.config.impala());
-        let (_, loss) = impala.loss(&target, &fixture.world.batch(), &mut Metrics::default()).unwrap();
+        let mut impala = Impala::new(&case.config.impala(), &RunConfig::default());
+        let (_, loss) = impala.loss(&target, &fixture.world.batch(), START, &mut Metrics::default()).unwrap();
         let gradients = loss.backward().unwrap();
         for (name, var) in target.parameters().iter() {
             let what = format!("{core:?}, {}: gradient of {name}", case.name);
@@ -131,7 +135,7 @@ fn three_updates_are_those_of_pytorch() {
     {
         let batch = fixture.world.batch();
         let mut target = fixture.world.target(&case.config.run_config(core));
-        let mut impala = Impala::new(&case.config.impala());
+        let mut impala = Impala::new(&case.config.impala(), &RunConfig::default());
         let count = match case.config.reduction {
             LossReduction::Sum => batch.steps() as f64,
             LossReduction::Mean => 1.0,

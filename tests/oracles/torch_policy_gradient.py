@@ -56,7 +56,15 @@ FIXTURE = pathlib.Path(__file__).parents[2] / "learner/tests/fixtures/torch_poli
 UPDATES = 2
 RUN_STEPS = 1000
 OPTIMIZER = {"learning_rate": 0.05, "beta1": 0.9, "beta2": 0.999, "epsilon": 0.1, "max_grad_norm": 0.5}
-COMMON = {"gamma": 0.99, "baseline_cost": 0.5, "entropy_cost": 0.01, "reward_scale": 1.0, "reward_clip": 0.0}
+COMMON = {
+    "gamma": 0.99,
+    "baseline_cost": 0.5,
+    "entropy_cost": 0.01,
+    "entropy_schedule": "constant",
+    "final_entropy_cost": 0.0,
+    "reward_scale": 1.0,
+    "reward_clip": 0.0,
+}
 A2C = {"name": "a2c", **COMMON, "lambda": 1.0, "normalize_advantages": False, "loss_reduction": "mean"}
 REINFORCE = {"name": "reinforce", **COMMON, "baseline": True, "normalize_advantages": False}
 SURROGATE = {
@@ -71,6 +79,7 @@ SURROGATE = {
 }
 PPO = {"name": "ppo", **SURROGATE, "target_kl": 0.0}
 APPO = {"name": "appo", **SURROGATE, "clip_rho": 1.0, "clip_c": 1.0}
+FALLING = {"entropy_cost": 0.5, "entropy_schedule": "linear", "final_entropy_cost": 0.1}
 MANY = {"epochs": 3, "minibatches": 3}
 
 CASES = [
@@ -90,8 +99,9 @@ CASES = [
     ("appo, one step", "discrete", APPO, {}),
     ("appo, one step", "continuous", APPO, {"normalize_advantages": False}),
     ("appo, many steps", "discrete", APPO, {**MANY, "lambda": 0.9, "clip_rho": 1.2, "clip_c": 0.9, "value_clip": 0.1}),
+    *(("falling entropy", "discrete", knobs, FALLING) for knobs in (A2C, REINFORCE, PPO, APPO)),
 ]
-ENV_STEPS = {"ppo, narrowing clip": 400}
+ENV_STEPS = {"ppo, narrowing clip": 400, "falling entropy": 400}
 
 
 def gae(discounts, rewards, values, lambda_):
@@ -121,6 +131,7 @@ def distances(ratios, clip):
 def parts(policy_loss, value_loss, entropies, config, reduce=torch.mean):
     entropy_loss = -config["entropy_cost"] * reduce(entropies)
     return {
+        "entropy_cost": torch.tensor(config["entropy_cost"]),
         "loss": policy_loss + config["baseline_cost"] * value_loss + entropy_loss,
         "policy_loss": policy_loss,
         "value_loss": value_loss,
@@ -276,7 +287,11 @@ def case(name, of_world, worlds, config, rng):
     clip = config.get("clip_range", 0.0)
     if config.get("clip_schedule") == "linear":
         clip *= 1 - env_steps / RUN_STEPS
-    learner = Learner(network.state_dict(), of_world == "continuous", config, clip)
+    in_force = {**config}
+    if config["entropy_schedule"] == "linear":
+        course = config["entropy_cost"], config["final_entropy_cost"]
+        in_force["entropy_cost"] = course[0] + (course[1] - course[0]) * env_steps / RUN_STEPS
+    learner = Learner(network.state_dict(), of_world == "continuous", in_force, clip)
     orders = [[rng.permutation(T * B) for _ in range(config.get("epochs", 0))] for _ in range(UPDATES)]
     method = getattr(learner, config["name"])
     updates = [method(batch, passes) for passes in orders]

@@ -389,6 +389,7 @@ mod tests {
         says(&["rollout.workers_per_actor=3"], "must divide rollout.envs_per_actor");
         says(&["policy.max_log_std=-20"], "must lie above policy.min_log_std");
         says(&["policy.log_std=state", "policy.initial_log_std=3"], "must lie between policy.min_log_std");
+        says(&["algorithm.final_entropy_cost=-1"], "algorithm.final_entropy_cost is -1, must be 0 or more");
         says(&["nonsense"], "not of the form");
         says(&["policy=3"], "policy is a section");
     }

@@ -319,7 +319,7 @@ pub enum OptimizerKind {
 pub enum Schedule {
     /// It does not.
     Constant,
-    /// Falls linearly to 0 at the run's last step.
+    /// It goes linearly to 0 at the run's last step, or to the final value that there is a key for.
     Linear,
 }
 

@@ -15,7 +15,7 @@
 //! nothing corrects for the age of the policy that acted (`impala` does).
 
 use candle_core::Tensor;
-use impresario_common::config::ActorCriticConfig;
+use impresario_common::config::{ActorCriticConfig, RunConfig};
 use impresario_common::kernels::{self, with_slice};
 
 use super::advantages::Advantages;
@@ -24,23 +24,27 @@ use super::rewards::RewardRule;
 use super::{Algorithm, Metrics, Progress, TargetPolicy, TrainError, UpdateReport, descend, diagnostics};
 use crate::batch::Batch;
 use crate::returns::normalize;
+use crate::schedule::Scheduled;
 
 /// The method, with buffers that serve every update. All are `[T, B]`.
 #[derive(Debug)]
 pub struct ActorCritic {
     name: &'static str,
     config: ActorCriticConfig,
+    entropy_cost: Scheduled,
     estimates: Advantages,
     log_rhos: Vec<f32>,
     rhos: Vec<f32>,
 }
 
 impl ActorCritic {
-    /// The method with the given knobs, called `name`.
-    pub fn new(name: &'static str, config: &ActorCriticConfig) -> Self {
+    /// The method with the given knobs, called `name`, in `run`.
+    pub fn new(name: &'static str, config: &ActorCriticConfig, run: &RunConfig) -> Self {
+        let (start, end) = (config.entropy_cost.into(), config.final_entropy_cost.into());
         Self {
             name,
             config: config.clone(),
+            entropy_cost: Scheduled::between(start, end, config.entropy_schedule, run.run.steps),
             estimates: Advantages::default(),
             log_rhos: vec![],
             rhos: vec![],
@@ -55,6 +59,7 @@ impl ActorCritic {
         &mut self,
         target: &TargetPolicy,
         batch: &Batch,
+        progress: Progress,
         metrics: &mut Metrics,
     ) -> Result<(f64, Tensor), TrainError> {
         let output = target.forward(batch)?;
@@ -65,7 +70,7 @@ impl ActorCritic {
                 self.compare(batch, log_prob_entropy, metrics);
                 let weights = ActorCriticWeights {
                     baseline_cost: self.config.baseline_cost,
-                    entropy_cost: self.config.entropy_cost,
+                    entropy_cost: self.entropy_cost.at(progress.env_steps) as f32,
                     reduction: self.config.loss_reduction,
                 };
                 let Advantages { advantages, returns, .. } = &self.estimates;
@@ -108,7 +113,7 @@ impl Algorithm for ActorCritic {
         progress: Progress,
     ) -> Result<UpdateReport, TrainError> {
         let mut metrics = Metrics::default();
-        let (loss, objective) = self.loss(target, batch, &mut metrics)?;
+        let (loss, objective) = self.loss(target, batch, progress, &mut metrics)?;
         descend(target, loss, &objective, progress, metrics)
     }
 }

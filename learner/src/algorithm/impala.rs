@@ -15,7 +15,7 @@
 //! snapshot.
 
 use candle_core::Tensor;
-use impresario_common::config::ImpalaConfig;
+use impresario_common::config::{ImpalaConfig, RunConfig};
 use impresario_common::kernels::{self, with_slice};
 
 use super::objective::{ActorCriticWeights, Objective};
@@ -23,11 +23,13 @@ use super::rewards::RewardRule;
 use super::{Algorithm, Metrics, Progress, TargetPolicy, TrainError, UpdateReport, descend, diagnostics};
 use crate::batch::Batch;
 use crate::returns::{VTraceParams, vtrace_batch};
+use crate::schedule::Scheduled;
 
 /// The method, with buffers that serve every update. All are `[T, B]`.
 #[derive(Debug)]
 pub struct Impala {
     config: ImpalaConfig,
+    entropy_cost: Scheduled,
     log_rhos: Vec<f32>,
     rhos: Vec<f32>,
     rewards: Vec<f32>,
@@ -37,10 +39,12 @@ pub struct Impala {
 }
 
 impl Impala {
-    /// The method with the given knobs.
-    pub fn new(config: &ImpalaConfig) -> Self {
+    /// The method with the given knobs, in `run`.
+    pub fn new(config: &ImpalaConfig, run: &RunConfig) -> Self {
+        let (start, end) = (config.entropy_cost.into(), config.final_entropy_cost.into());
         Self {
             config: config.clone(),
+            entropy_cost: Scheduled::between(start, end, config.entropy_schedule, run.run.steps),
             log_rhos: vec![],
             rhos: vec![],
             rewards: vec![],
@@ -63,7 +67,7 @@ impl Algorithm for Impala {
         progress: Progress,
     ) -> Result<UpdateReport, TrainError> {
         let mut metrics = Metrics::default();
-        let (loss, objective) = self.loss(target, batch, &mut metrics)?;
+        let (loss, objective) = self.loss(target, batch, progress, &mut metrics)?;
         descend(target, loss, &objective, progress, metrics)
     }
 }
@@ -77,6 +81,7 @@ impl Impala {
         &mut self,
         target: &TargetPolicy,
         batch: &Batch,
+        progress: Progress,
         metrics: &mut Metrics,
     ) -> Result<(f64, Tensor), TrainError> {
         // One pass over all rows: the steps [T, B], the bootstrap row [B], the final observations [K].
@@ -85,7 +90,7 @@ impl Impala {
         let objective = with_slice(&log_prob_entropy, |log_prob_entropy: &[f32]| {
             with_slice(&output.values, |values: &[f32]| {
                 self.correct(batch, log_prob_entropy, values);
-                self.objective(log_prob_entropy, values, metrics)
+                self.objective(log_prob_entropy, values, progress, metrics)
             })
         })??;
         Ok((objective.loss, objective.into_tensor(&log_prob_entropy, &output.values)?))
@@ -126,11 +131,17 @@ impl Impala {
     }
 
     /// The loss with the targets and advantages in the buffers.
-    fn objective(&mut self, log_prob_entropy: &[f32], values: &[f32], metrics: &mut Metrics) -> Objective {
+    fn objective(
+        &mut self,
+        log_prob_entropy: &[f32],
+        values: &[f32],
+        progress: Progress,
+        metrics: &mut Metrics,
+    ) -> Objective {
         let config = &self.config;
         let weights = ActorCriticWeights {
             baseline_cost: config.baseline_cost,
-            entropy_cost: config.entropy_cost,
+            entropy_cost: self.entropy_cost.at(progress.env_steps) as f32,
             reduction: config.loss_reduction,
         };
         let (advantages, vs) = (&self.pg_advantages, &self.vs);

@@ -26,6 +26,7 @@
 //! | `loss` | what was minimised |
 //! | `policy_loss`, `value_loss` | its parts before weighting |
 //! | `entropy_loss` | its part from the entropy bonus, weighted |
+//! | `entropy_cost` | weight of the entropy in force |
 //! | `entropy` | mean entropy of the policy in nats |
 //! | `grad_norm` | global norm of the gradients before clipping |
 //! | `learning_rate` | step size in force |
@@ -120,15 +121,15 @@ pub fn build(
 ) -> Result<Box<dyn Algorithm>, TrainError> {
     let name = config.algorithm.name();
     Ok(match &config.algorithm {
-        AlgorithmConfig::Impala(knobs) => Box::new(impala::Impala::new(knobs)),
+        AlgorithmConfig::Impala(knobs) => Box::new(impala::Impala::new(knobs, config)),
         AlgorithmConfig::A2c(knobs) | AlgorithmConfig::A3c(knobs) => {
-            Box::new(actor_critic::ActorCritic::new(name, knobs))
+            Box::new(actor_critic::ActorCritic::new(name, knobs, config))
         }
         AlgorithmConfig::Ppo(knobs) => Box::new(ppo::Ppo::new(knobs, config)),
         AlgorithmConfig::Appo(knobs) => Box::new(appo::Appo::new(knobs, config)),
         AlgorithmConfig::Reinforce(knobs) => {
             reinforce::Reinforce::warn_of_short_unrolls(config, environment);
-            Box::new(reinforce::Reinforce::new(knobs))
+            Box::new(reinforce::Reinforce::new(knobs, config))
         }
         AlgorithmConfig::Trpo(knobs) => Box::new(trpo::Trpo::new(config, knobs)?),
         AlgorithmConfig::Sac(knobs) => Box::new(sac::Sac::new(config, knobs, environment, spec)?),

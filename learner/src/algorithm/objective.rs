@@ -93,6 +93,7 @@ impl Objective {
         metrics.push("policy_loss", weight * policy_loss);
         metrics.push("value_loss", weight * value_loss);
         metrics.push("entropy_loss", entropy_loss);
+        metrics.push("entropy_cost", weights.entropy_cost.into());
         metrics.push("entropy", entropy / steps as f64);
         metrics.push("mean_value", value / steps as f64);
         metrics.push("explained_variance", explained_variance(&values[..steps], targets).into());

@@ -27,11 +27,13 @@ use super::rewards::RewardRule;
 use super::{Algorithm, Metrics, Outcome, Progress, TargetPolicy, TrainError, UpdateReport, descend};
 use crate::batch::Batch;
 use crate::returns::{explained_variance, gae_batch, normalize};
+use crate::schedule::Scheduled;
 
 /// The method, with buffers that serve every update.
 #[derive(Debug)]
 pub struct Reinforce {
     config: ReinforceConfig,
+    entropy_cost: Scheduled,
     /// `[T, B]`.
     rewards: Vec<f32>,
     /// `[T, B]`.
@@ -45,10 +47,12 @@ pub struct Reinforce {
 }
 
 impl Reinforce {
-    /// The method with the given knobs.
-    pub fn new(config: &ReinforceConfig) -> Self {
+    /// The method with the given knobs, in `run`.
+    pub fn new(config: &ReinforceConfig, run: &RunConfig) -> Self {
+        let (start, end) = (config.entropy_cost.into(), config.final_entropy_cost.into());
         Self {
             config: config.clone(),
+            entropy_cost: Scheduled::between(start, end, config.entropy_schedule, run.run.steps),
             rewards: vec![],
             discounts: vec![],
             returns: vec![],
@@ -80,6 +84,7 @@ impl Reinforce {
         &mut self,
         target: &TargetPolicy,
         batch: &Batch,
+        progress: Progress,
         metrics: &mut Metrics,
     ) -> Result<(f64, Tensor), TrainError> {
         let output = target.forward(batch)?;
@@ -87,7 +92,7 @@ impl Reinforce {
         let objective = with_slice(&log_prob_entropy, |log_prob_entropy: &[f32]| {
             with_slice(&output.values, |values: &[f32]| {
                 self.weigh(batch, values);
-                self.objective(log_prob_entropy, values, metrics)
+                self.objective(log_prob_entropy, values, progress, metrics)
             })
         })??;
         metrics.push("unfinished_fraction", 1.0 - self.finished.len() as f64 / batch.steps() as f64);
@@ -131,8 +136,15 @@ impl Reinforce {
     }
 
     /// The loss with the returns and weights in the buffers. Rows of other steps have no gradient.
-    fn objective(&self, log_prob_entropy: &[f32], values: &[f32], metrics: &mut Metrics) -> Objective {
+    fn objective(
+        &self,
+        log_prob_entropy: &[f32],
+        values: &[f32],
+        progress: Progress,
+        metrics: &mut Metrics,
+    ) -> Objective {
         let config = &self.config;
+        let entropy_cost = self.entropy_cost.at(progress.env_steps) as f32;
         let count = self.finished.len().max(1) as f32;
         let baseline_cost = if config.baseline { config.baseline_cost } else { 0.0 };
         let mut d_log_prob_entropy = vec![0.0; log_prob_entropy.len()];
@@ -144,14 +156,15 @@ impl Reinforce {
             value_loss += 0.5 * f64::from(error).powi(2);
             entropy += f64::from(log_prob_entropy[2 * step + 1]);
             d_log_prob_entropy[2 * step] = -weight / count;
-            d_log_prob_entropy[2 * step + 1] = -config.entropy_cost / count;
+            d_log_prob_entropy[2 * step + 1] = -entropy_cost / count;
             d_values[step] = baseline_cost * error / count;
         }
         let count = f64::from(count);
-        let entropy_loss = -f64::from(config.entropy_cost) * entropy / count;
+        let entropy_loss = -f64::from(entropy_cost) * entropy / count;
         let mut loss = policy_loss / count + entropy_loss;
         metrics.push("policy_loss", policy_loss / count);
         metrics.push("entropy_loss", entropy_loss);
+        metrics.push("entropy_cost", entropy_cost.into());
         metrics.push("entropy", entropy / count);
         if config.baseline {
             loss += f64::from(baseline_cost) * value_loss / count;
@@ -179,7 +192,7 @@ impl Algorithm for Reinforce {
         progress: Progress,
     ) -> Result<UpdateReport, TrainError> {
         let mut metrics = Metrics::default();
-        let (loss, objective) = self.loss(target, batch, &mut metrics)?;
+        let (loss, objective) = self.loss(target, batch, progress, &mut metrics)?;
         if self.finished.is_empty() {
             // Nothing is known of any step: the next version is the same policy.
             return Ok(UpdateReport { outcome: Outcome::Applied, metrics });

@@ -45,7 +45,7 @@ pub struct ClippedSurrogate {
     /// Weight of the value loss.
     pub baseline_cost: f32,
     /// Weight of the entropy as a bonus.
-    pub entropy_cost: f32,
+    pub entropy_cost: Scheduled,
     /// The passes end before the step at which `KL(mu, pi)` is estimated beyond 1.5 times this; 0 is never.
     pub target_kl: f32,
 }
@@ -91,7 +91,12 @@ impl ClippedSurrogate {
             value_clip: config.value_clip,
             normalize_advantages: config.normalize_advantages,
             baseline_cost: config.baseline_cost,
-            entropy_cost: config.entropy_cost,
+            entropy_cost: Scheduled::between(
+                config.entropy_cost.into(),
+                config.final_entropy_cost.into(),
+                config.entropy_schedule,
+                run.run.steps,
+            ),
             target_kl: config.target_kl,
         }
     }
@@ -105,7 +110,12 @@ impl ClippedSurrogate {
             value_clip: config.value_clip,
             normalize_advantages: config.normalize_advantages,
             baseline_cost: config.baseline_cost,
-            entropy_cost: config.entropy_cost,
+            entropy_cost: Scheduled::between(
+                config.entropy_cost.into(),
+                config.final_entropy_cost.into(),
+                config.entropy_schedule,
+                run.run.steps,
+            ),
             target_kl: 0.0,
         }
     }
@@ -181,13 +191,21 @@ impl ClippedSurrogate {
             normalize(&mut goals.advantages);
         }
         let clip_range = self.clip_range.at(progress.env_steps) as f32;
+        let entropy_cost = self.entropy_cost.at(progress.env_steps) as f32;
         let output = target.forward(&minibatch.batch)?;
         let log_prob_entropy = target.log_prob_entropy(&output, &minibatch.batch)?;
         let objective = with_slice(&log_prob_entropy, |log_prob_entropy: &[f32]| {
             let ratios = Ratios::new(log_prob_entropy, &minibatch.batch.behaviour_log_probs);
             ratios.report(clip_range, distances);
             with_slice(&output.values, |values: &[f32]| {
-                self.objective(log_prob_entropy, values, &ratios.ratios, &goals, clip_range, losses)
+                self.objective(
+                    log_prob_entropy,
+                    values,
+                    &ratios.ratios,
+                    &goals,
+                    (clip_range, entropy_cost),
+                    losses,
+                )
             })
         })??;
         Ok((objective.loss, objective.into_tensor(&log_prob_entropy, &output.values)?))
@@ -200,7 +218,7 @@ impl ClippedSurrogate {
         values: &[f32],
         ratios: &[f32],
         goals: &Chosen,
-        clip_range: f32,
+        (clip_range, entropy_cost): (f32, f32),
         metrics: &mut Metrics,
     ) -> Objective {
         let weight = 1.0 / ratios.len() as f32;
@@ -215,16 +233,17 @@ impl ClippedSurrogate {
             value_loss += 0.5 * f64::from(error).powi(2);
             entropy += f64::from(log_prob_entropy[2 * row + 1]);
             d_log_prob_entropy[2 * row] = -weight * d_log_prob;
-            d_log_prob_entropy[2 * row + 1] = -weight * self.entropy_cost;
+            d_log_prob_entropy[2 * row + 1] = -weight * entropy_cost;
             d_values[row] = weight * self.baseline_cost * d_value;
         }
         let weight = f64::from(weight);
-        let entropy_loss = -f64::from(self.entropy_cost) * weight * entropy;
+        let entropy_loss = -f64::from(entropy_cost) * weight * entropy;
         let loss = weight * policy_loss + f64::from(self.baseline_cost) * weight * value_loss + entropy_loss;
         metrics.push("loss", loss);
         metrics.push("policy_loss", weight * policy_loss);
         metrics.push("value_loss", weight * value_loss);
         metrics.push("entropy_loss", entropy_loss);
+        metrics.push("entropy_cost", entropy_cost.into());
         metrics.push("entropy", weight * entropy);
         Objective { loss, d_log_prob_entropy, d_values }
     }

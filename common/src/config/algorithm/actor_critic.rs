@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::LossReduction;
 use crate::config::ranges::{fraction, not_negative, positive};
-use crate::config::{ConfigError, PolicyLagBound, RunConfig};
+use crate::config::{ConfigError, PolicyLagBound, RunConfig, Schedule};
 
 /// The knobs of the advantage actor-critic methods A2C and A3C (Mnih et al. 2016, arXiv 1602.01783).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -17,8 +17,12 @@ pub struct ActorCriticConfig {
     pub lambda: f32,
     /// Weight of the value loss, `0.5 (R - V)^2`.
     pub baseline_cost: f32,
-    /// Weight of the policy's entropy, in nats, as a bonus.
+    /// Weight of the policy's entropy, in nats, as a bonus: at the start of the run, if it is scheduled.
     pub entropy_cost: f32,
+    /// How the weight of the entropy changes over the run.
+    pub entropy_schedule: Schedule,
+    /// Weight of the entropy at the run's last step, if it is scheduled.
+    pub final_entropy_cost: f32,
     /// Whether advantages are shifted and scaled to mean 0 and deviation 1 over the batch.
     pub normalize_advantages: bool,
     /// Whether losses are summed or averaged over the batch. A learning rate belongs to one of the two: the
@@ -38,6 +42,8 @@ impl Default for ActorCriticConfig {
             lambda: 1.0,
             baseline_cost: 0.5,
             entropy_cost: 0.01,
+            entropy_schedule: Schedule::Constant,
+            final_entropy_cost: 0.0,
             normalize_advantages: false,
             loss_reduction: LossReduction::Mean,
             reward_scale: 0.1,
@@ -63,6 +69,7 @@ impl ActorCriticConfig {
         fraction("algorithm.lambda", self.lambda.into())?;
         not_negative("algorithm.baseline_cost", self.baseline_cost.into())?;
         not_negative("algorithm.entropy_cost", self.entropy_cost.into())?;
+        not_negative("algorithm.final_entropy_cost", self.final_entropy_cost.into())?;
         positive("algorithm.reward_scale", self.reward_scale.into())?;
         not_negative("algorithm.reward_clip", self.reward_clip.into())
     }

@@ -35,8 +35,12 @@ pub struct AppoConfig {
     pub normalize_advantages: bool,
     /// Weight of the value loss, `0.5 (vs - V)^2`.
     pub baseline_cost: f32,
-    /// Weight of the policy's entropy, in nats, as a bonus.
+    /// Weight of the policy's entropy, in nats, as a bonus: at the start of the run, if it is scheduled.
     pub entropy_cost: f32,
+    /// How the weight of the entropy changes over the run.
+    pub entropy_schedule: Schedule,
+    /// Weight of the entropy at the run's last step, if it is scheduled.
+    pub final_entropy_cost: f32,
     /// Multiplies every reward before clipping. Returns of the order of 10 keep the value loss from drowning
     /// the policy's in a shared network.
     pub reward_scale: f32,
@@ -59,6 +63,8 @@ impl Default for AppoConfig {
             normalize_advantages: true,
             baseline_cost: 0.5,
             entropy_cost: 0.01,
+            entropy_schedule: Schedule::Constant,
+            final_entropy_cost: 0.0,
             reward_scale: 0.1,
             reward_clip: 0.0,
         }
@@ -80,6 +86,7 @@ impl AppoConfig {
         not_negative("algorithm.value_clip", self.value_clip.into())?;
         not_negative("algorithm.baseline_cost", self.baseline_cost.into())?;
         not_negative("algorithm.entropy_cost", self.entropy_cost.into())?;
+        not_negative("algorithm.final_entropy_cost", self.final_entropy_cost.into())?;
         positive("algorithm.reward_scale", self.reward_scale.into())?;
         not_negative("algorithm.reward_clip", self.reward_clip.into())
     }

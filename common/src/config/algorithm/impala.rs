@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::LossReduction;
 use crate::config::ranges::{fraction, not_negative, positive};
-use crate::config::{ConfigError, RunConfig};
+use crate::config::{ConfigError, RunConfig, Schedule};
 
 /// IMPALA's knobs (Espeholt et al. 2018, arXiv 1802.01561).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -22,8 +22,12 @@ pub struct ImpalaConfig {
     pub clip_c: f32,
     /// Weight of the value loss, `0.5 (vs - V)^2`.
     pub baseline_cost: f32,
-    /// Weight of the policy's entropy, in nats, as a bonus.
+    /// Weight of the policy's entropy, in nats, as a bonus: at the start of the run, if it is scheduled.
     pub entropy_cost: f32,
+    /// How the weight of the entropy changes over the run.
+    pub entropy_schedule: Schedule,
+    /// Weight of the entropy at the run's last step, if it is scheduled.
+    pub final_entropy_cost: f32,
     /// Whether losses are summed or averaged over the batch. A learning rate belongs to one of the two: the
     /// factor between them is T x B.
     pub loss_reduction: LossReduction,
@@ -44,6 +48,8 @@ impl Default for ImpalaConfig {
             clip_c: 1.0,
             baseline_cost: 0.5,
             entropy_cost: 0.01,
+            entropy_schedule: Schedule::Constant,
+            final_entropy_cost: 0.0,
             loss_reduction: LossReduction::Mean,
             reward_scale: 0.1,
             reward_clip: 0.0,
@@ -63,6 +69,7 @@ impl ImpalaConfig {
         positive("algorithm.clip_c", self.clip_c.into())?;
         not_negative("algorithm.baseline_cost", self.baseline_cost.into())?;
         not_negative("algorithm.entropy_cost", self.entropy_cost.into())?;
+        not_negative("algorithm.final_entropy_cost", self.final_entropy_cost.into())?;
         positive("algorithm.reward_scale", self.reward_scale.into())?;
         not_negative("algorithm.reward_clip", self.reward_clip.into())
     }

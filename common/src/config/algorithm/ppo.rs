@@ -30,8 +30,12 @@ pub struct PpoConfig {
     pub normalize_advantages: bool,
     /// Weight of the value loss, `0.5 (R - V)^2`. (Stable-Baselines3 has no 0.5 in it: its `vf_coef` is half of this.)
     pub baseline_cost: f32,
-    /// Weight of the policy's entropy, in nats, as a bonus.
+    /// Weight of the policy's entropy, in nats, as a bonus: at the start of the run, if it is scheduled.
     pub entropy_cost: f32,
+    /// How the weight of the entropy changes over the run.
+    pub entropy_schedule: Schedule,
+    /// Weight of the entropy at the run's last step, if it is scheduled.
+    pub final_entropy_cost: f32,
     /// An update ends early, before the step at which the policy is estimated to be 1.5 times this far (KL
     /// divergence in nats) from the one that acted; 0 never does.
     pub target_kl: f32,
@@ -55,6 +59,8 @@ impl Default for PpoConfig {
             normalize_advantages: true,
             baseline_cost: 0.5,
             entropy_cost: 0.0,
+            entropy_schedule: Schedule::Constant,
+            final_entropy_cost: 0.0,
             target_kl: 0.0,
             reward_scale: 0.1,
             reward_clip: 0.0,
@@ -82,6 +88,7 @@ impl PpoConfig {
         not_negative("algorithm.value_clip", self.value_clip.into())?;
         not_negative("algorithm.baseline_cost", self.baseline_cost.into())?;
         not_negative("algorithm.entropy_cost", self.entropy_cost.into())?;
+        not_negative("algorithm.final_entropy_cost", self.final_entropy_cost.into())?;
         not_negative("algorithm.target_kl", self.target_kl.into())?;
         positive("algorithm.reward_scale", self.reward_scale.into())?;
         not_negative("algorithm.reward_clip", self.reward_clip.into())

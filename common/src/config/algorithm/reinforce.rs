@@ -16,8 +16,12 @@ pub struct ReinforceConfig {
     pub baseline: bool,
     /// Weight of the value loss, `0.5 (G - V)^2`; of no account without a baseline.
     pub baseline_cost: f32,
-    /// Weight of the policy's entropy, in nats, as a bonus.
+    /// Weight of the policy's entropy, in nats, as a bonus: at the start of the run, if it is scheduled.
     pub entropy_cost: f32,
+    /// How the weight of the entropy changes over the run.
+    pub entropy_schedule: Schedule,
+    /// Weight of the entropy at the run's last step, if it is scheduled.
+    pub final_entropy_cost: f32,
     /// Whether what multiplies the log-probabilities is shifted and scaled to mean 0 and deviation 1 over the
     /// steps learned from. A solved task's small differences are then blown up, which undoes the solution in the long run.
     pub normalize_advantages: bool,
@@ -35,6 +39,8 @@ impl Default for ReinforceConfig {
             baseline: true,
             baseline_cost: 0.5,
             entropy_cost: 0.01,
+            entropy_schedule: Schedule::Constant,
+            final_entropy_cost: 0.0,
             normalize_advantages: false,
             reward_scale: 0.1,
             reward_clip: 0.0,
@@ -57,6 +63,7 @@ impl ReinforceConfig {
         fraction("algorithm.gamma", self.gamma.into())?;
         not_negative("algorithm.baseline_cost", self.baseline_cost.into())?;
         not_negative("algorithm.entropy_cost", self.entropy_cost.into())?;
+        not_negative("algorithm.final_entropy_cost", self.final_entropy_cost.into())?;
         positive("algorithm.reward_scale", self.reward_scale.into())?;
         not_negative("algorithm.reward_clip", self.reward_clip.into())
     }

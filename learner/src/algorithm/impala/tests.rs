@@ -1,9 +1,7 @@
 use candle_core::Var;
-use impresario_common::config::{CoreKind, OptimizerKind};
+use impresario_common::config::{CoreKind, LossReduction, OptimizerKind};
 use impresario_common::policy::PolicySpec;
 use impresario_common::space::Space;
-
-use impresario_common::config::LossReduction;
 
 use super::*;
 use crate::testing;
@@ -45,8 +43,13 @@ fn batch(action: &Space, core: CoreKind, seed: u64) -> Batch {
 
 fn impala() -> Impala {
     let loss_reduction = LossReduction::Sum;
-    Impala::new(&ImpalaConfig { loss_reduction, entropy_cost: 0.1, ..ImpalaConfig::default() })
+    Impala::new(
+        &ImpalaConfig { loss_reduction, entropy_cost: 0.1, ..ImpalaConfig::default() },
+        &RunConfig::default(),
+    )
 }
+
+const START: Progress = Progress { env_steps: 0, version: 0 };
 
 fn shift(var: &Var, index: usize, by: f32) {
     kernels::update_in_place(var, |values| values[index] += by).unwrap();
@@ -56,7 +59,7 @@ fn shift(var: &Var, index: usize, by: f32) {
 fn every_parameter_of_every_policy_gets_a_gradient() {
     for (action, core) in cases() {
         let (target, batch) = (target_with(&action, core), batch(&action, core, 1));
-        let (_, loss) = impala().loss(&target, &batch, &mut Metrics::default()).unwrap();
+        let (_, loss) = impala().loss(&target, &batch, START, &mut Metrics::default()).unwrap();
         let gradients = loss.backward().unwrap();
         for (name, var) in target.parameters().iter() {
             let gradient = gradients.get(var).unwrap_or_else(|| panic!("{name} has no gradient"));
@@ -91,7 +94,7 @@ fn gradients_match_finite_differences_with_targets_held() {
     for (action, core) in cases() {
         let (target, mut impala) = (target_with(&action, core), impala());
         let batch = batch(&action, core, 2);
-        let (value, loss) = impala.loss(&target, &batch, &mut Metrics::default()).unwrap();
+        let (value, loss) = impala.loss(&target, &batch, START, &mut Metrics::default()).unwrap();
         let slow = loss_with_frozen_targets(&impala, &target, &batch);
         assert!((value - slow).abs() < 1e-4 * slow.abs().max(1.0), "{value} is not {slow}");
         let gradients = loss.backward().unwrap();
@@ -131,7 +134,8 @@ fn the_mean_is_the_sum_over_the_number_of_steps() {
     let of = |loss_reduction| {
         let config = ImpalaConfig { loss_reduction, ..ImpalaConfig::default() };
         let mut metrics = Metrics::default();
-        let (loss, _) = Impala::new(&config).loss(&target, &batch, &mut metrics).unwrap();
+        let (loss, _) =
+            Impala::new(&config, &RunConfig::default()).loss(&target, &batch, START, &mut metrics).unwrap();
         (loss, metrics)
     };
     let ((sum, in_sum), (mean, in_mean)) = (of(LossReduction::Sum), of(LossReduction::Mean));
@@ -149,7 +153,7 @@ fn on_policy_the_two_policies_are_at_no_distance() {
     let rows = target.log_prob_entropy(&output, &batch).unwrap().to_vec2::<f32>().unwrap();
     batch.behaviour_log_probs = rows[..batch.steps()].iter().map(|row| row[0]).collect();
     let mut metrics = Metrics::default();
-    impala().loss(&target, &batch, &mut metrics).unwrap();
+    impala().loss(&target, &batch, START, &mut metrics).unwrap();
     assert_eq!(metrics.get("mean_rho"), Some(1.0));
     assert_eq!(metrics.get("approx_kl"), Some(0.0));
     assert_eq!(metrics.get("clipped_fraction"), Some(0.0));
@@ -159,10 +163,10 @@ fn on_policy_the_two_policies_are_at_no_distance() {
 fn buffers_forget_the_batch_before() {
     let action = Space::Discrete { n: 3 };
     let (target, mut used) = (target(&action), impala());
-    used.loss(&target, &testing::batch(&action, 5), &mut Metrics::default()).unwrap();
+    used.loss(&target, &testing::batch(&action, 5), START, &mut Metrics::default()).unwrap();
     let (batch, mut of_used, mut of_fresh) =
         (testing::batch(&action, 6), Metrics::default(), Metrics::default());
-    used.loss(&target, &batch, &mut of_used).unwrap();
-    impala().loss(&target, &batch, &mut of_fresh).unwrap();
+    used.loss(&target, &batch, START, &mut of_used).unwrap();
+    impala().loss(&target, &batch, START, &mut of_fresh).unwrap();
     assert_eq!(of_used, of_fresh);
 }

@@ -6,6 +6,7 @@ use super::*;
 use crate::testing;
 
 const ACTION: Space = Space::Discrete { n: 2 };
+const START: Progress = Progress { env_steps: 0, version: 0 };
 
 fn target() -> TargetPolicy {
     let (config, environment) = (testing::config(OptimizerKind::Adam), testing::environment(ACTION));
@@ -36,9 +37,9 @@ fn batch() -> Batch {
 fn only_steps_of_finished_episodes_have_returns_and_gradients() {
     let (target, batch) = (target(), batch());
     for baseline in [true, false] {
-        let mut method = Reinforce::new(&ReinforceConfig { baseline, ..plain() });
+        let mut method = Reinforce::new(&ReinforceConfig { baseline, ..plain() }, &RunConfig::default());
         let mut metrics = Metrics::default();
-        method.loss(&target, &batch, &mut metrics).unwrap();
+        method.loss(&target, &batch, START, &mut metrics).unwrap();
         assert_eq!(method.finished, [0, 2, 3, 5, 8, 11]);
         assert_eq!(metrics.get("unfinished_fraction"), Some(0.5));
         let values = target.forward(&batch).unwrap().values.to_vec1::<f32>().unwrap();
@@ -51,7 +52,7 @@ fn only_steps_of_finished_episodes_have_returns_and_gradients() {
             assert!((weight - expected).abs() < 1e-5, "{step}: {weight}");
         }
         let rows = vec![-0.5; 2 * values.len()];
-        let objective = method.objective(&rows, &values, &mut Metrics::default());
+        let objective = method.objective(&rows, &values, START, &mut Metrics::default());
         for step in 0..values.len() {
             let finished = method.finished.contains(&step);
             assert_eq!(objective.d_log_prob_entropy[2 * step] != 0.0, finished);
@@ -79,8 +80,8 @@ fn a_batch_without_an_end_changes_nothing() {
             .collect::<Vec<_>>()
     };
     let before = numbers(&target);
-    let mut method = Reinforce::new(&plain());
-    let report = method.update(&mut target, &batch, Progress { env_steps: 0, version: 0 }).unwrap();
+    let mut method = Reinforce::new(&plain(), &RunConfig::default());
+    let report = method.update(&mut target, &batch, START).unwrap();
     assert_eq!(report.outcome, Outcome::Applied);
     assert_eq!(report.metrics.get("unfinished_fraction"), Some(1.0));
     assert_eq!(numbers(&target), before);

@@ -26,7 +26,7 @@ fn surrogate_objective() -> ClippedSurrogate {
         value_clip: 0.1,
         normalize_advantages: false,
         baseline_cost: 0.5,
-        entropy_cost: 0.1,
+        entropy_cost: Scheduled::new(0.1, Schedule::Constant, 1000),
         target_kl: 0.0,
     }
 }
@@ -81,7 +81,7 @@ fn slow_loss(objective: &ClippedSurrogate, target: &TargetPolicy, batch: &Batch,
         let kept = before + (value - before).clamp(-limit, limit);
         let error = (goal - value).powi(2).max((goal - kept).powi(2));
         policy + f64::from(objective.baseline_cost) * 0.5 * error
-            - f64::from(objective.entropy_cost) * f64::from(rows[i][1])
+            - objective.entropy_cost.at(0) * f64::from(rows[i][1])
     });
     losses.sum::<f64>() / batch.steps() as f64
 }
@@ -298,10 +298,12 @@ fn on_its_own_experience_one_step_of_ppo_is_one_of_a2c() {
     let algorithm = |text: &str| serde_json::from_str::<AlgorithmConfig>(text).unwrap();
     let a2c = algorithm(
         r#"{"name": "a2c", "gamma": 0.9, "lambda": 0.8, "baseline_cost": 0.7, "entropy_cost": 0.1,
+            "entropy_schedule": "constant", "final_entropy_cost": 0.0,
             "normalize_advantages": true, "loss_reduction": "mean", "reward_scale": 0.5, "reward_clip": 0.0}"#,
     );
     let ppo = algorithm(
         r#"{"name": "ppo", "gamma": 0.9, "lambda": 0.8, "baseline_cost": 0.7, "entropy_cost": 0.1,
+            "entropy_schedule": "constant", "final_entropy_cost": 0.0,
             "normalize_advantages": true, "reward_scale": 0.5, "reward_clip": 0.0, "epochs": 1, "minibatches": 1,
             "clip_range": 0.2, "clip_schedule": "constant", "value_clip": 0.1, "target_kl": 0.01}"#,
     );

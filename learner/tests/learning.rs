@@ -204,3 +204,13 @@ fn impala_learns_among_the_legal_actions_alone() {
     let mean = mean_return::<Gates>(&config(), 150);
     assert!(mean > 0.95, "the mean reward is {mean}, of 1");
 }
+
+#[test]
+fn with_rewards_in_the_thousands_impala_walks_down_a_corridor_if_values_are_normalised() {
+    let mut config = config();
+    let rewards = ImpalaConfig { reward_scale: 1000.0, ..ImpalaConfig::default() };
+    config.algorithm = AlgorithmConfig::Impala(rewards);
+    config.policy.normalize_values = true;
+    let mean = mean_return::<Corridor>(&config, 200);
+    assert!(mean > -0.8, "the mean return is {mean}, of -0.7");
+}

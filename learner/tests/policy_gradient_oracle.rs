@@ -1,5 +1,5 @@
-//! Whole updates of A2C, REINFORCE, PPO and APPO against PyTorch: what they report, and the weights after two of
-//! them. `tests/oracles/torch_policy_gradient.py` wrote the fixture, in `f64`.
+//! Whole updates of A2C, IMPALA, REINFORCE, PPO and APPO against PyTorch: what they report, and the weights after two or more
+//! of them, with values as they are and normalised (PopArt). `tests/oracles/torch_policy_gradient.py` wrote the fixture, in `f64`.
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
@@ -27,6 +27,7 @@ struct Case {
     name: String,
     world: String,
     algorithm: AlgorithmConfig,
+    popart: Option<PopArt>,
     optimizer: Knobs,
     run_steps: u64,
     env_steps: u64,
@@ -42,6 +43,13 @@ struct Knobs {
     beta2: f64,
     epsilon: f64,
     max_grad_norm: f64,
+}
+
+#[derive(Deserialize)]
+struct PopArt {
+    value_statistics_step: f32,
+    min_value_deviation: f32,
+    max_value_deviation: f32,
 }
 
 impl Case {
@@ -62,6 +70,12 @@ impl Case {
             ..RunConfig::default()
         };
         config.run.steps = self.run_steps;
+        if let Some(popart) = &self.popart {
+            config.policy.normalize_values = true;
+            config.policy.value_statistics_step = popart.value_statistics_step;
+            config.policy.min_value_deviation = popart.min_value_deviation;
+            config.policy.max_value_deviation = popart.max_value_deviation;
+        }
         config
     }
 
@@ -89,13 +103,13 @@ impl Case {
 }
 
 #[test]
-fn two_updates_are_those_of_pytorch() {
+fn updates_are_those_of_pytorch() {
     let fixture: Fixture = serde_json::from_str(include_str!("fixtures/torch_policy_gradient.json")).unwrap();
     let mut methods = BTreeSet::new();
     for case in &fixture.cases {
         let world = &fixture.worlds[&case.world];
         let (mut target, batch) = (world.target(&case.config()), world.batch());
-        assert_eq!(case.updates.len(), 2);
+        assert_eq!(case.updates.len(), if case.popart.is_some() { 4 } else { 2 });
         for (index, reference) in case.updates.iter().enumerate() {
             let report = case.update(index, world, &mut target, &batch);
             assert_eq!(report.outcome, Outcome::Applied);
@@ -109,7 +123,9 @@ fn two_updates_are_those_of_pytorch() {
             let what = format!("{} in the {} world: {name}", case.name, case.world);
             assert_tensors_close(var, &case.parameters_after[name], &what);
         }
-        methods.insert(case.algorithm.name());
+        methods.insert((case.algorithm.name(), case.popart.is_some()));
     }
-    assert_eq!(methods, BTreeSet::from(["a2c", "appo", "ppo", "reinforce"]));
+    let with = ["a2c", "appo", "impala", "ppo", "reinforce"].map(|name| (name, true));
+    let without = ["a2c", "appo", "ppo", "reinforce"].map(|name| (name, false));
+    assert_eq!(methods, with.into_iter().chain(without).collect::<BTreeSet<_>>());
 }

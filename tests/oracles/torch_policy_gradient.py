@@ -1,4 +1,4 @@
-"""Writes learner/tests/fixtures/torch_policy_gradient.json: whole updates of A2C, REINFORCE, PPO and APPO as
+"""Writes learner/tests/fixtures/torch_policy_gradient.json: whole updates of A2C, IMPALA, REINFORCE, PPO and APPO as
 PyTorch computes them.
 
 From one batch and given weights, for discrete and for continuous actions: what each update reports, and the
@@ -22,6 +22,15 @@ Network, batch and the ends of episodes: torch_support.py. The losses, with V_t 
                 mean(-min(r A, clip(r) A) + baseline_cost 0.5 E - entropy_cost H), r = pi / mu, and
                 E = (target - V)^2, or with value_clip max(that, (target - V_clipped)^2)
     appo        the same with V-trace's vs as targets, A = r_t + discount (lambda vs' + (1 - lambda) V') - V
+
+With normalised values (PopArt, van Hasselt et al. 2016) the network's value is a number n and V = deviation n + mean. Once
+the targets of an update are known, the moments of all targets so far go towards theirs by the share `value_statistics_step`,
+
+    first = (1 - step) first + step mean(target), second likewise of target^2, mass = 1 - (1 - step)^updates
+    mean = first / mass, deviation = sqrt(second / mass - mean^2) within its bounds,
+
+and the head's weight and bias change so that every V stays. Then the loss has n for V, (target - mean) / deviation for the
+target, and A / deviation for A (before advantages are normalised). The moments of Adam stay as they are.
 
 An order of n steps t * B + b is dealt to m minibatches, of which the i-th (from 0) gets entries from i n / m to
 (i + 1) n / m, rounded down. With target_kl an update ends before the minibatch whose mean of (r - 1) - log r
@@ -77,6 +86,10 @@ SURROGATE = {
     "value_clip": 0.0,
     "normalize_advantages": True,
 }
+IMPALA = {"name": "impala", **COMMON, "lambda": 0.9, "clip_rho": 1.2, "clip_pg_rho": 1.1, "clip_c": 0.9}
+IMPALA["loss_reduction"] = "mean"
+POPART = {"value_statistics_step": 0.3, "min_value_deviation": 1e-4, "max_value_deviation": 1e6}
+LARGE = {"reward_scale": 30.0}
 PPO = {"name": "ppo", **SURROGATE, "target_kl": 0.0}
 APPO = {"name": "appo", **SURROGATE, "clip_rho": 1.0, "clip_c": 1.0}
 FALLING = {"entropy_cost": 0.5, "entropy_schedule": "linear", "final_entropy_cost": 0.1}
@@ -101,6 +114,19 @@ CASES = [
     ("appo, many steps", "discrete", APPO, {**MANY, "lambda": 0.9, "clip_rho": 1.2, "clip_c": 0.9, "value_clip": 0.1}),
     *(("falling entropy", "discrete", knobs, FALLING) for knobs in (A2C, REINFORCE, PPO, APPO)),
 ]
+# Name, world, method, changes, PopArt's knobs.
+POPART_CASES = [
+    ("a2c, normalised values", "discrete", A2C, {**LARGE, "lambda": 0.95}, {}),
+    ("a2c, bounded deviation", "continuous", A2C, LARGE, {"min_value_deviation": 70.0}),
+    ("a2c, bounded deviation", "discrete", A2C, LARGE, {"max_value_deviation": 5.0}),
+    ("impala, normalised values", "discrete", IMPALA, LARGE, {}),
+    ("impala, normalised values", "continuous", IMPALA, {**LARGE, "loss_reduction": "sum"}, {}),
+    ("reinforce, normalised values", "discrete", REINFORCE, LARGE, {}),
+    ("ppo, normalised values", "discrete", PPO, {**MANY, **LARGE}, {"value_statistics_step": 0.05}),
+    ("ppo, clipped normalised values", "continuous", PPO, {**MANY, **LARGE, "value_clip": 0.06}, {}),
+    ("appo, normalised values", "discrete", APPO, {**MANY, **LARGE, "normalize_advantages": False}, {}),
+]
+POPART_UPDATES = 4
 ENV_STEPS = {"ppo, narrowing clip": 400, "falling entropy": 400}
 
 
@@ -140,18 +166,64 @@ def parts(policy_loss, value_loss, entropies, config, reduce=torch.mean):
     }
 
 
+class Scale:
+    """What the numbers of the network's value head stand for; themselves without PopArt's knobs."""
+
+    def __init__(self, network, knobs):
+        self.head, self.knobs = network.value, knobs
+        self.mean, self.deviation, self.variance = 0.0, 1.0, 1.0
+        self.first = self.second = self.mass = 0.0
+
+    @torch.no_grad()
+    def absorb(self, targets):
+        if self.knobs is None:
+            return
+        before = self.mean, self.deviation
+        step = self.knobs["value_statistics_step"]
+        self.first = (1 - step) * self.first + step * float(targets.mean())
+        self.second = (1 - step) * self.second + step * float((targets**2).mean())
+        self.mass = (1 - step) * self.mass + step
+        self.mean = self.first / self.mass
+        self.variance = self.second / self.mass - self.mean**2
+        bounds = self.knobs["min_value_deviation"], self.knobs["max_value_deviation"]
+        self.deviation = float(np.clip(self.variance**0.5, *bounds))
+        self.head.weight.mul_(before[1] / self.deviation)
+        self.head.bias.mul_(before[1]).add_(before[0] - self.mean).div_(self.deviation)
+
+    def values(self, numbers):
+        return self.deviation * numbers + self.mean
+
+    def numbers(self, values):
+        return (values - self.mean) / self.deviation
+
+    def report(self):
+        return {} if self.knobs is None else {"value_target_mean": self.mean, "value_target_deviation": self.deviation}
+
+    def statistics(self):
+        if self.knobs is None:
+            return {}
+        named = {"mean": self.mean, "variance": self.variance, "mass": self.mass}
+        return {f"value_target.{name}": torch.tensor([value]).double() for name, value in named.items()}
+
+
 class Learner:
     """A network, its optimiser and the knobs."""
 
-    def __init__(self, parameters, continuous, config, clip):
+    def __init__(self, parameters, continuous, config, clip, popart):
         self.network = Network(continuous).double()
         self.network.load_state_dict(parameters)
+        self.scale = Scale(self.network, popart)
         knobs = OPTIMIZER
         betas = (knobs["beta1"], knobs["beta2"])
         self.optimizer = torch.optim.Adam(
             self.network.parameters(), lr=knobs["learning_rate"], betas=betas, eps=knobs["epsilon"]
         )
         self.config, self.clip = config, clip
+
+    def valued(self, observations):
+        """As the network, but with values."""
+        policy, numbers = self.network(observations)
+        return policy, self.scale.values(numbers)
 
     def descend(self, losses):
         self.optimizer.zero_grad()
@@ -163,35 +235,48 @@ class Learner:
 
     def a2c(self, batch, _):
         config = self.config
-        policy, values = self.network(batch["observations"][:-1])
         with torch.no_grad():
-            _, bootstrap = self.network(batch["observations"][-1])
-            rewards, discounts, _ = cut_episodes(self.network, batch, config)
-            all_values = torch.cat([values, bootstrap[None]])
-            advantages = gae(discounts, rewards, all_values, config["lambda"])
-            targets = advantages + values
-            if config["normalize_advantages"]:
-                advantages = normalized(advantages)
+            _, values = self.valued(batch["observations"])
+            rewards, discounts, _ = cut_episodes(self.valued, batch, config)
+            advantages = gae(discounts, rewards, values, config["lambda"])
+        return self.actor_critic(batch, values[:-1], advantages, advantages + values[:-1])
+
+    def impala(self, batch, _):
+        with torch.no_grad():
+            _, values = self.valued(batch["observations"])
+            rewards, discounts, _ = cut_episodes(self.valued, batch, self.config)
+            policy, _ = self.network(batch["observations"][:-1])
+            log_rhos = policy.log_prob(batch["actions"]) - batch["behaviour_log_probs"]
+            vs, advantages = vtrace(log_rhos, discounts, rewards, values, self.config)
+        return self.actor_critic(batch, values[:-1], advantages, vs)
+
+    def actor_critic(self, batch, values, advantages, targets):
+        config = self.config
+        self.scale.absorb(targets)
+        advantages = advantages / self.scale.deviation
+        if config.get("normalize_advantages"):
+            advantages = normalized(advantages)
+        policy, numbers = self.network(batch["observations"][:-1])
         reduce = torch.sum if config["loss_reduction"] == "sum" else torch.mean
         log_probs = policy.log_prob(batch["actions"])
-        losses = parts(
-            reduce(-advantages * log_probs), reduce(0.5 * (targets - values) ** 2), policy.entropy(), config, reduce
-        )
+        value_loss = reduce(0.5 * (self.scale.numbers(targets) - numbers) ** 2)
+        losses = parts(reduce(-advantages * log_probs), value_loss, policy.entropy(), config, reduce)
         ratios = (log_probs.detach() - batch["behaviour_log_probs"]).exp()
         report = {
-            "explained_variance": float(explained_variance(values.detach(), targets)),
-            "mean_value": float(values.detach().mean()),
+            "explained_variance": float(explained_variance(values, targets)),
+            "mean_value": float(values.mean()),
             "mean_rho": float(ratios.mean()),
             "approx_kl": float((ratios - 1 - ratios.log()).mean()),
+            **self.scale.report(),
         }
         return {**self.descend(losses), **report}
 
     def reinforce(self, batch, _):
         config = self.config
         ended = batch["terminated"] | batch["truncated"]
-        policy, values = self.network(batch["observations"][:-1])
         with torch.no_grad():
-            rewards, _, _ = cut_episodes(self.network, batch, config)
+            _, values = self.valued(batch["observations"][:-1])
+            rewards, _, _ = cut_episodes(self.valued, batch, config)
             if not config["baseline"]:
                 rewards = batch["rewards"]
         returns, finished = torch.zeros(T, B).double(), torch.zeros(T, B, dtype=torch.bool)
@@ -202,24 +287,27 @@ class Learner:
                     finished[t, b] = True
                     returns[t, b] = sum(config["gamma"] ** (s - t) * rewards[s, b] for s in range(t, ends[0] + 1))
         returns, values = returns[finished], values[finished]
+        self.scale.absorb(returns)
+        policy, numbers = self.network(batch["observations"][:-1])
         log_probs = policy.log_prob(batch["actions"])[finished]
-        weights = returns - values.detach() if config["baseline"] else returns
+        weights = (returns - values) / self.scale.deviation if config["baseline"] else returns
         if config["normalize_advantages"]:
             weights = normalized(weights)
-        value_loss = (0.5 * (returns - values) ** 2).mean() if config["baseline"] else torch.zeros(()).double()
+        errors = self.scale.numbers(returns) - numbers[finished]
+        value_loss = (0.5 * errors**2).mean() if config["baseline"] else torch.zeros(()).double()
         losses = parts((-weights * log_probs).mean(), value_loss, policy.entropy()[finished], config)
-        report = {"unfinished_fraction": float(1 - finished.double().mean())}
+        report = {"unfinished_fraction": float(1 - finished.double().mean()), **self.scale.report()}
         if config["baseline"]:
-            report["explained_variance"] = float(explained_variance(values.detach(), returns))
-            report["mean_value"] = float(values.detach().mean())
+            report["explained_variance"] = float(explained_variance(values, returns))
+            report["mean_value"] = float(values.mean())
         else:
             del losses["value_loss"]
         return {**self.descend(losses), **report}
 
     def ppo(self, batch, orders):
         with torch.no_grad():
-            _, values = self.network(batch["observations"])
-            rewards, discounts, _ = cut_episodes(self.network, batch, self.config)
+            _, values = self.valued(batch["observations"])
+            rewards, discounts, _ = cut_episodes(self.valued, batch, self.config)
             advantages = gae(discounts, rewards, values, self.config["lambda"])
         return self.climb(batch, orders, values[:-1], advantages, advantages + values[:-1])
 
@@ -227,8 +315,8 @@ class Learner:
         lambda_ = self.config["lambda"]
         with torch.no_grad():
             policy, _ = self.network(batch["observations"][:-1])
-            _, values = self.network(batch["observations"])
-            rewards, discounts, _ = cut_episodes(self.network, batch, self.config)
+            _, values = self.valued(batch["observations"])
+            rewards, discounts, _ = cut_episodes(self.valued, batch, self.config)
             log_rhos = policy.log_prob(batch["actions"]) - batch["behaviour_log_probs"]
             vs, _ = vtrace(log_rhos, discounts, rewards, values, {**self.config, "clip_pg_rho": 1.0})
             vs_next = torch.cat([vs[1:], values[-1:]])
@@ -240,6 +328,13 @@ class Learner:
         flat_of = {key: batch[key].flatten(0, 1) for key in ("actions", "behaviour_log_probs")}
         observations = batch["observations"][:-1].flatten(0, 1)
         old_values, advantages, targets = old_values.flatten(), advantages.flatten(), targets.flatten()
+        of_values = {
+            "mean_value": float(old_values.mean()),
+            "explained_variance": float(explained_variance(old_values, targets)),
+        }
+        self.scale.absorb(targets)
+        old_values, targets = self.scale.numbers(old_values), self.scale.numbers(targets)
+        advantages = advantages / self.scale.deviation
         reports, stopped = [], False
         for order in orders:
             of_pass = []
@@ -272,8 +367,8 @@ class Learner:
         report = {
             **(mean(reports) if reports else {}),
             **mean(of_pass),
-            "mean_value": float(old_values.mean()),
-            "explained_variance": float(explained_variance(old_values, targets)),
+            **of_values,
+            **self.scale.report(),
             "epochs_run": len(reports) / count,
         }
         if config.get("target_kl"):
@@ -281,7 +376,7 @@ class Learner:
         return report
 
 
-def case(name, of_world, worlds, config, rng):
+def case(name, of_world, worlds, config, rng, popart=None):
     network, batch = worlds[of_world]
     env_steps = ENV_STEPS.get(name, 0)
     clip = config.get("clip_range", 0.0)
@@ -291,8 +386,8 @@ def case(name, of_world, worlds, config, rng):
     if config["entropy_schedule"] == "linear":
         course = config["entropy_cost"], config["final_entropy_cost"]
         in_force["entropy_cost"] = course[0] + (course[1] - course[0]) * env_steps / RUN_STEPS
-    learner = Learner(network.state_dict(), of_world == "continuous", in_force, clip)
-    orders = [[rng.permutation(T * B) for _ in range(config.get("epochs", 0))] for _ in range(UPDATES)]
+    learner = Learner(network.state_dict(), of_world == "continuous", in_force, clip, popart)
+    orders = [[rng.permutation(T * B) for _ in range(config.get("epochs", 0))] for _ in range(POPART_UPDATES if popart else UPDATES)]
     method = getattr(learner, config["name"])
     updates = [method(batch, passes) for passes in orders]
     if config.get("target_kl"):
@@ -301,12 +396,13 @@ def case(name, of_world, worlds, config, rng):
         "name": name,
         "world": of_world,
         "algorithm": config,
+        "popart": popart,
         "optimizer": OPTIMIZER,
         "run_steps": RUN_STEPS,
         "env_steps": env_steps,
         "orders": [[order.tolist() for order in passes] for passes in orders],
         "updates": updates,
-        "parameters_after": flat(dict(learner.network.named_parameters())),
+        "parameters_after": flat({**dict(learner.network.named_parameters()), **learner.scale.statistics()}),
     }
 
 
@@ -319,6 +415,8 @@ def main():
         "worlds": {name: world(*of) for name, of in worlds.items()},
         "cases": [case(name, w, worlds, {**knobs, **changes}, rng) for name, w, knobs, changes in CASES],
     }
+    for name, w, knobs, changes, popart in POPART_CASES:
+        fixture["cases"].append(case(name, w, worlds, {**knobs, **changes}, rng, {**POPART, **popart}))
     write(FIXTURE, fixture)
 
 

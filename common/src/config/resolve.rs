@@ -152,6 +152,7 @@ impl RunConfig {
             "must lie between -20 and 5",
         )?;
         check_log_std_bounds(&self.policy)?;
+        check_value_scale(&self.policy, &self.algorithm)?;
 
         self.algorithm.validate()?;
 
@@ -185,6 +186,36 @@ impl RunConfig {
         positive("report.checkpoint_seconds", self.report.checkpoint_seconds)?;
         at_least_1("report.checkpoints_kept", self.report.checkpoints_kept)
     }
+}
+
+/// PopArt's knobs, and whether there are values to be learned.
+fn check_value_scale(policy: &PolicySection, algorithm: &AlgorithmConfig) -> Result<(), ConfigError> {
+    let step = policy.value_statistics_step;
+    check(
+        "policy.value_statistics_step",
+        &step,
+        step > 0.0 && step <= 1.0,
+        "must lie above 0 and be at most 1",
+    )?;
+    let (min, max) = (policy.min_value_deviation, policy.max_value_deviation);
+    positive("policy.min_value_deviation", min.into())?;
+    check(
+        "policy.max_value_deviation",
+        &max,
+        max.is_finite() && max >= min,
+        "must be finite and not below policy.min_value_deviation",
+    )?;
+    let learns_values = match algorithm {
+        AlgorithmConfig::Sac(_) => false,
+        AlgorithmConfig::Reinforce(reinforce) => reinforce.baseline,
+        _ => true,
+    };
+    check(
+        "policy.normalize_values",
+        &policy.normalize_values,
+        learns_values || !policy.normalize_values,
+        "must be false with sac and with reinforce without a baseline, where no value estimate is fitted to returns",
+    )
 }
 
 /// The bounds of a head that gives standard deviations.
@@ -389,6 +420,16 @@ mod tests {
         says(&["rollout.workers_per_actor=3"], "must divide rollout.envs_per_actor");
         says(&["policy.max_log_std=-20"], "must lie above policy.min_log_std");
         says(&["policy.log_std=state", "policy.initial_log_std=3"], "must lie between policy.min_log_std");
+        says(&["policy.value_statistics_step=0"], "must lie above 0 and be at most 1");
+        says(
+            &["policy.max_value_deviation=0.00001"],
+            "must be finite and not below policy.min_value_deviation",
+        );
+        let sac = ["algorithm.name=sac", "policy.normalize_values=true"];
+        says(&sac, "policy.normalize_values is true, must be false with sac");
+        let no_baseline =
+            ["algorithm.name=reinforce", "algorithm.baseline=false", "policy.normalize_values=true"];
+        says(&no_baseline, "reinforce without a baseline");
         says(&["algorithm.final_entropy_cost=-1"], "algorithm.final_entropy_cost is -1, must be 0 or more");
         says(&["nonsense"], "not of the form");
         says(&["policy=3"], "policy is a section");

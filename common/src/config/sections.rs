@@ -160,6 +160,16 @@ pub struct PolicySection {
     /// Whether every real number of an observation is shifted and scaled by the running mean and deviation of all that
     /// were trained on, which the learner keeps. Of use where the numbers' units differ; bytes and choices are left alone.
     pub normalize_observations: bool,
+    /// Whether value estimates are learned on one scale, whatever the rewards' (PopArt): the value targets are shifted and
+    /// scaled by their running mean and deviation, which the learner keeps, and advantages are scaled alike.
+    pub normalize_values: bool,
+    /// PopArt: share by which mean and deviation of the value targets go towards those of each batch. Larger values follow
+    /// returns that grow; smaller ones keep the scale steady, as the papers' 0.0003 does over millions of updates.
+    pub value_statistics_step: f32,
+    /// PopArt: least deviation that values are scaled by, in scaled rewards.
+    pub min_value_deviation: f32,
+    /// PopArt: largest deviation that values are scaled by, in scaled rewards.
+    pub max_value_deviation: f32,
     /// Whether the value estimate shares the policy's hidden layers. Layers of its own cost time, and keep its
     /// errors from disturbing the policy.
     pub shared_encoder: bool,
@@ -203,6 +213,10 @@ impl Default for PolicySection {
             hidden: vec![64, 64],
             activation: Activation::Tanh,
             normalize_observations: false,
+            normalize_values: false,
+            value_statistics_step: 0.01,
+            min_value_deviation: 1e-4,
+            max_value_deviation: 1e6,
             shared_encoder: true,
             core: CoreKind::None,
             core_size: 64,

@@ -8,6 +8,7 @@
 //! * `head`: from the last hidden layer to a row of distribution parameters.
 //! * [`distribution`]: what the policy head's numbers say about actions.
 //! * [`normalizer`]: observations on one scale.
+//! * [`value_scale`]: values on one scale (PopArt).
 //! * [`snapshot`]: one version of the weights, immutable, and its way to and from the wire.
 
 mod core;
@@ -16,6 +17,7 @@ mod head;
 pub mod network;
 pub mod normalizer;
 pub mod snapshot;
+pub mod value_scale;
 
 pub use head::NoiseFeatures;
 pub use network::{Policy, PolicyError, PolicySpec};

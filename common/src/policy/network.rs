@@ -11,6 +11,7 @@ use super::distribution::ActionDistribution;
 use super::head::{self, NoiseFeatures, PolicyHead};
 use super::normalizer::{self, Normalizer};
 use super::snapshot::Weights;
+use super::value_scale;
 use crate::config::{self, PolicySection};
 use crate::kernels::{self, Activation, Cell, Sequence};
 use crate::random::{self, Purpose, Stream};
@@ -158,6 +159,11 @@ impl PolicySpec {
         self.section.normalize_observations && self.observation.dtype() == ElementType::F32
     }
 
+    /// Whether the value head speaks of normalised values, if the configuration asks for it.
+    pub fn normalizes_values(&self) -> bool {
+        self.section.normalize_values
+    }
+
     fn parameters(&self) -> Vec<ParameterSpec> {
         // The gain that keeps the variance of activations: 5/3 for tanh and sqrt(2) for rectifiers are usual;
         // actor-critic practice (Andrychowicz et al. 2020, arXiv 2006.05990) takes sqrt(2) for both.
@@ -194,11 +200,12 @@ impl PolicySpec {
                 (normalizer::VARIANCE, inputs, 1.0),
                 (normalizer::COUNT, 1, 0.0),
             ];
-            parameters.extend(start.map(|(name, len, value)| ParameterSpec {
-                name: name.into(),
-                shape: vec![len],
-                init: Init::Constant(value),
-            }));
+            parameters
+                .extend(start.map(|(name, len, value)| ParameterSpec::constant(name, vec![len], value)));
+        }
+        if self.normalizes_values() {
+            let start = [(value_scale::MEAN, 0.0), (value_scale::VARIANCE, 1.0), (value_scale::MASS, 0.0)];
+            parameters.extend(start.map(|(name, value)| ParameterSpec::constant(name, vec![1], value)));
         }
         parameters
     }
@@ -295,7 +302,7 @@ pub struct Policy {
 pub struct PolicyOutput {
     /// `[N, P]`: parameters of the action distribution.
     pub distribution: Tensor,
-    /// `[N]`: value estimates.
+    /// `[N]`: value estimates; normalised ones ([`value_scale`]) of a policy that learns such.
     pub values: Tensor,
 }
 

@@ -21,7 +21,7 @@ use impresario_common::kernels::{self, with_slice};
 use super::advantages::Advantages;
 use super::objective::{ActorCriticWeights, Objective};
 use super::rewards::RewardRule;
-use super::{Algorithm, Metrics, Progress, TargetPolicy, TrainError, UpdateReport, descend, diagnostics};
+use super::{Algorithm, Metrics, Progress, TargetPolicy, TrainError, UpdateReport, diagnostics, one_step};
 use crate::batch::Batch;
 use crate::returns::normalize;
 use crate::schedule::Scheduled;
@@ -64,19 +64,24 @@ impl ActorCritic {
     ) -> Result<(f64, Tensor), TrainError> {
         let output = target.forward(batch)?;
         let log_prob_entropy = target.log_prob_entropy(&output, batch)?;
-        let objective = with_slice(&log_prob_entropy, |log_prob_entropy: &[f32]| {
-            with_slice(&output.values, |values: &[f32]| {
-                self.estimate(batch, values);
-                self.compare(batch, log_prob_entropy, metrics);
-                let weights = ActorCriticWeights {
-                    baseline_cost: self.config.baseline_cost,
-                    entropy_cost: self.entropy_cost.at(progress.env_steps) as f32,
-                    reduction: self.config.loss_reduction,
-                };
-                let Advantages { advantages, returns, .. } = &self.estimates;
-                Objective::actor_critic(log_prob_entropy, values, advantages, returns, weights, metrics)
-            })
-        })??;
+        let values = target.values(&output)?;
+        self.estimate(batch, &values);
+        let scale = target.absorb_values(&self.estimates.returns, metrics)?;
+        scale.normalize_differences(&mut self.estimates.advantages);
+        if self.config.normalize_advantages {
+            normalize(&mut self.estimates.advantages);
+        }
+        let weights = ActorCriticWeights {
+            baseline_cost: self.config.baseline_cost,
+            entropy_cost: self.entropy_cost.at(progress.env_steps) as f32,
+            reduction: self.config.loss_reduction,
+            value_deviation: scale.deviation,
+        };
+        let objective = with_slice(&log_prob_entropy, |rows: &[f32]| {
+            self.compare(batch, rows, metrics);
+            let Advantages { advantages, returns, .. } = &self.estimates;
+            Objective::actor_critic(rows, &values, advantages, returns, weights, metrics)
+        })?;
         Ok((objective.loss, objective.into_tensor(&log_prob_entropy, &output.values)?))
     }
 
@@ -85,9 +90,6 @@ impl ActorCritic {
         let config = &self.config;
         let rule = RewardRule { gamma: config.gamma, scale: config.reward_scale, clip: config.reward_clip };
         self.estimates.estimate(batch, values, &rule, config.lambda);
-        if config.normalize_advantages {
-            normalize(&mut self.estimates.advantages);
-        }
     }
 
     /// How far the policy that acted is from the one being learned.
@@ -112,8 +114,6 @@ impl Algorithm for ActorCritic {
         batch: &Batch,
         progress: Progress,
     ) -> Result<UpdateReport, TrainError> {
-        let mut metrics = Metrics::default();
-        let (loss, objective) = self.loss(target, batch, progress, &mut metrics)?;
-        descend(target, loss, &objective, progress, metrics)
+        one_step(target, progress, |target, metrics| self.loss(target, batch, progress, metrics).map(Some))
     }
 }

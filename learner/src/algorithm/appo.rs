@@ -72,9 +72,8 @@ impl Appo {
     ) -> Result<UpdateReport, TrainError> {
         let output = target.forward(batch)?;
         let log_prob_entropy = target.log_prob_entropy(&output, batch)?;
-        with_slice(&log_prob_entropy, |log_prob_entropy: &[f32]| {
-            with_slice(&output.values, |values: &[f32]| self.correct(batch, log_prob_entropy, values))
-        })??;
+        let values = target.values(&output)?;
+        with_slice(&log_prob_entropy, |rows: &[f32]| self.correct(batch, rows, &values))?;
         let (values, targets) = (&self.values, &self.vs);
         let mut metrics = Metrics::default();
         metrics.push("mean_value", values.iter().copied().map(f64::from).sum::<f64>() / values.len() as f64);

@@ -20,7 +20,7 @@ use impresario_common::kernels::{self, with_slice};
 
 use super::objective::{ActorCriticWeights, Objective};
 use super::rewards::RewardRule;
-use super::{Algorithm, Metrics, Progress, TargetPolicy, TrainError, UpdateReport, descend, diagnostics};
+use super::{Algorithm, Metrics, Progress, TargetPolicy, TrainError, UpdateReport, diagnostics, one_step};
 use crate::batch::Batch;
 use crate::returns::{VTraceParams, vtrace_batch};
 use crate::schedule::Scheduled;
@@ -66,9 +66,7 @@ impl Algorithm for Impala {
         batch: &Batch,
         progress: Progress,
     ) -> Result<UpdateReport, TrainError> {
-        let mut metrics = Metrics::default();
-        let (loss, objective) = self.loss(target, batch, progress, &mut metrics)?;
-        descend(target, loss, &objective, progress, metrics)
+        one_step(target, progress, |target, metrics| self.loss(target, batch, progress, metrics).map(Some))
     }
 }
 
@@ -87,12 +85,18 @@ impl Impala {
         // One pass over all rows: the steps [T, B], the bootstrap row [B], the final observations [K].
         let output = target.forward(batch)?;
         let log_prob_entropy = target.log_prob_entropy(&output, batch)?;
-        let objective = with_slice(&log_prob_entropy, |log_prob_entropy: &[f32]| {
-            with_slice(&output.values, |values: &[f32]| {
-                self.correct(batch, log_prob_entropy, values);
-                self.objective(log_prob_entropy, values, progress, metrics)
-            })
-        })??;
+        let values = target.values(&output)?;
+        with_slice(&log_prob_entropy, |rows: &[f32]| self.correct(batch, rows, &values))?;
+        let scale = target.absorb_values(&self.vs, metrics)?;
+        scale.normalize_differences(&mut self.pg_advantages);
+        let weights = ActorCriticWeights {
+            baseline_cost: self.config.baseline_cost,
+            entropy_cost: self.entropy_cost.at(progress.env_steps) as f32,
+            reduction: self.config.loss_reduction,
+            value_deviation: scale.deviation,
+        };
+        let objective =
+            with_slice(&log_prob_entropy, |rows: &[f32]| self.objective(rows, &values, weights, metrics))?;
         Ok((objective.loss, objective.into_tensor(&log_prob_entropy, &output.values)?))
     }
 
@@ -135,20 +139,14 @@ impl Impala {
         &mut self,
         log_prob_entropy: &[f32],
         values: &[f32],
-        progress: Progress,
+        weights: ActorCriticWeights,
         metrics: &mut Metrics,
     ) -> Objective {
-        let config = &self.config;
-        let weights = ActorCriticWeights {
-            baseline_cost: config.baseline_cost,
-            entropy_cost: self.entropy_cost.at(progress.env_steps) as f32,
-            reduction: config.loss_reduction,
-        };
         let (advantages, vs) = (&self.pg_advantages, &self.vs);
         let objective = Objective::actor_critic(log_prob_entropy, values, advantages, vs, weights, metrics);
         self.rhos.clone_from(&self.log_rhos);
         kernels::exp(&mut self.rhos);
-        diagnostics::importance_weights(metrics, &self.log_rhos, &self.rhos, config.clip_rho);
+        diagnostics::importance_weights(metrics, &self.log_rhos, &self.rhos, self.config.clip_rho);
         objective
     }
 }

@@ -24,7 +24,7 @@
 //! | name | meaning |
 //! | --- | --- |
 //! | `loss` | what was minimised |
-//! | `policy_loss`, `value_loss` | its parts before weighting |
+//! | `policy_loss`, `value_loss` | its parts before weighting; of normalised values where the policy learns such |
 //! | `entropy_loss` | its part from the entropy bonus, weighted |
 //! | `entropy_cost` | weight of the entropy in force |
 //! | `entropy` | mean entropy of the policy in nats |
@@ -32,6 +32,7 @@
 //! | `learning_rate` | step size in force |
 //! | `explained_variance` | of the value targets by the value estimates: 1 is perfect, 0 useless |
 //! | `mean_value` | mean value estimate |
+//! | `value_target_mean`, `value_target_deviation` | what values are normalised by (PopArt) |
 //! | `mean_rho` | mean importance weight, near 1 on-policy |
 //! | `clipped_fraction` | share of importance weights beyond their bound |
 //! | `approx_kl` | estimate of KL(behaviour, target) in nats |
@@ -134,6 +135,25 @@ pub fn build(
         AlgorithmConfig::Trpo(knobs) => Box::new(trpo::Trpo::new(config, knobs)?),
         AlgorithmConfig::Sac(knobs) => Box::new(sac::Sac::new(config, knobs, environment, spec)?),
     })
+}
+
+/// An update that is one step of the optimiser: against what `loss` gives, as a number and in the graph of the
+/// parameters; it gives nothing where there is nothing to learn. If the step is skipped, every weight is as before.
+fn one_step(
+    target: &mut TargetPolicy,
+    progress: Progress,
+    loss: impl FnOnce(&TargetPolicy, &mut Metrics) -> Result<Option<(f64, Tensor)>, TrainError>,
+) -> Result<UpdateReport, TrainError> {
+    let values = target.save_values()?;
+    let mut metrics = Metrics::default();
+    let Some((loss, objective)) = loss(target, &mut metrics)? else {
+        return Ok(UpdateReport { outcome: Outcome::Applied, metrics });
+    };
+    let report = descend(target, loss, &objective, progress, metrics)?;
+    if let Outcome::Skipped { .. } = report.outcome {
+        target.forget_values(&values)?;
+    }
+    Ok(report)
 }
 
 /// Takes a step of the optimiser against `objective`, whose value is `loss`, unless that is not finite.

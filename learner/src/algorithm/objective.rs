@@ -41,6 +41,8 @@ pub struct ActorCriticWeights {
     pub entropy_cost: f32,
     /// Sum or mean over the steps.
     pub reduction: LossReduction,
+    /// What values and targets are divided by in the value loss: 1, or the deviation of PopArt.
+    pub value_deviation: f32,
 }
 
 impl Objective {
@@ -49,12 +51,12 @@ impl Objective {
     ///
     /// ```text
     /// policy  = sum(-A log pi(a|x))
-    /// value   = sum(0.5 (target - V(x))^2)
+    /// value   = sum(0.5 ((target - V(x)) / value_deviation)^2)
     /// loss    = policy + baseline_cost * value - entropy_cost * sum(H(pi(.|x)))
     /// ```
     ///
     /// or the mean. `log_prob_entropy` is `[N, 2]`, `values` `[N]`; `advantages` and `targets` are `[steps]` and
-    /// taken as constants. Adds the losses, the entropy and what is said of the values to `metrics`.
+    /// taken as constants. The gradient of a value is that of the head's number, `V(x) / value_deviation` and a constant. Adds the losses, the entropy and what is said of the values to `metrics`.
     pub fn actor_critic(
         log_prob_entropy: &[f32],
         values: &[f32],
@@ -78,12 +80,13 @@ impl Objective {
         {
             let (log_prob, h) = (row[0], row[1]);
             policy_loss -= f64::from(advantage) * f64::from(log_prob);
-            value_loss += 0.5 * f64::from(target - v).powi(2);
+            let error = (v - target) / weights.value_deviation;
+            value_loss += 0.5 * f64::from(error).powi(2);
             entropy += f64::from(h);
             value += f64::from(v);
             d_row[0] = -weight * advantage;
             d_row[1] = -weight * weights.entropy_cost;
-            *d_v = weight * weights.baseline_cost * (v - target);
+            *d_v = weight * weights.baseline_cost * error;
         }
         let weight = f64::from(weight);
         let entropy_loss = -f64::from(weights.entropy_cost) * weight * entropy;

@@ -5,7 +5,6 @@
 //! ([`super::surrogate`]) is climbed over several passes of minibatches. The whole update is one version.
 
 use impresario_common::config::{PpoConfig, RunConfig};
-use impresario_common::kernels::with_slice;
 use rand::seq::SliceRandom;
 
 use super::advantages::Advantages;
@@ -51,11 +50,9 @@ impl Ppo {
         shuffle: &mut dyn FnMut(&mut [usize]),
     ) -> Result<UpdateReport, TrainError> {
         let output = target.forward(batch)?;
-        with_slice(&output.values, |values: &[f32]| {
-            self.estimates.estimate(batch, values, &self.rule, self.lambda);
-            self.values.clear();
-            self.values.extend(&values[..batch.steps()]);
-        })?;
+        self.values = target.values(&output)?;
+        self.estimates.estimate(batch, &self.values, &self.rule, self.lambda);
+        self.values.truncate(batch.steps());
         let (values, targets) = (&self.values, &self.estimates.returns);
         let mut metrics = Metrics::default();
         metrics.push("mean_value", values.iter().copied().map(f64::from).sum::<f64>() / values.len() as f64);

@@ -20,11 +20,12 @@
 use candle_core::Tensor;
 use impresario_common::config::{ReinforceConfig, RunConfig};
 use impresario_common::kernels::with_slice;
+use impresario_common::policy::value_scale::ValueScale;
 use impresario_common::space::EnvironmentSpec;
 
 use super::objective::Objective;
 use super::rewards::RewardRule;
-use super::{Algorithm, Metrics, Outcome, Progress, TargetPolicy, TrainError, UpdateReport, descend};
+use super::{Algorithm, Metrics, Progress, TargetPolicy, TrainError, UpdateReport, one_step};
 use crate::batch::Batch;
 use crate::returns::{explained_variance, gae_batch, normalize};
 use crate::schedule::Scheduled;
@@ -89,20 +90,25 @@ impl Reinforce {
     ) -> Result<(f64, Tensor), TrainError> {
         let output = target.forward(batch)?;
         let log_prob_entropy = target.log_prob_entropy(&output, batch)?;
-        let objective = with_slice(&log_prob_entropy, |log_prob_entropy: &[f32]| {
-            with_slice(&output.values, |values: &[f32]| {
-                self.weigh(batch, values);
-                self.objective(log_prob_entropy, values, progress, metrics)
-            })
-        })??;
+        let values = target.values(&output)?;
+        self.sum(batch, &values);
+        let of_finished: Vec<f32> = self.finished.iter().map(|step| self.returns[*step]).collect();
+        let scale = match self.config.baseline {
+            true => target.absorb_values(&of_finished, metrics)?,
+            false => ValueScale::IDENTITY,
+        };
+        self.weigh(&values, scale);
+        let objective = with_slice(&log_prob_entropy, |rows: &[f32]| {
+            self.objective(rows, &values, scale, progress, metrics)
+        })?;
         metrics.push("unfinished_fraction", 1.0 - self.finished.len() as f64 / batch.steps() as f64);
         Ok((objective.loss, objective.into_tensor(&log_prob_entropy, &output.values)?))
     }
 
-    /// Returns and what the log-probabilities are multiplied by, into the buffers.
-    fn weigh(&mut self, batch: &Batch, values: &[f32]) {
+    /// Returns and the steps whose returns are known, into the buffers.
+    fn sum(&mut self, batch: &Batch, values: &[f32]) {
         let (steps, columns) = (batch.steps(), batch.columns);
-        let (values, final_values) = values.split_at(steps + columns);
+        let final_values = &values[steps + columns..];
         let config = &self.config;
         let rule = RewardRule { gamma: config.gamma, scale: config.reward_scale, clip: config.reward_clip };
         // No final values, no bootstrap.
@@ -124,12 +130,17 @@ impl Reinforce {
             }
         }
         self.finished.reverse();
+    }
 
+    /// What the log-probabilities are multiplied by, into the buffer.
+    fn weigh(&mut self, values: &[f32], scale: ValueScale) {
+        let config = &self.config;
         self.weights.clear();
         self.weights.extend(self.finished.iter().map(|&step| match config.baseline {
             true => self.returns[step] - values[step],
             false => self.returns[step],
         }));
+        scale.normalize_differences(&mut self.weights);
         if config.normalize_advantages {
             normalize(&mut self.weights);
         }
@@ -140,6 +151,7 @@ impl Reinforce {
         &self,
         log_prob_entropy: &[f32],
         values: &[f32],
+        scale: ValueScale,
         progress: Progress,
         metrics: &mut Metrics,
     ) -> Objective {
@@ -151,7 +163,7 @@ impl Reinforce {
         let mut d_values = vec![0.0; values.len()];
         let (mut policy_loss, mut value_loss, mut entropy) = (0f64, 0f64, 0f64);
         for (&step, &weight) in self.finished.iter().zip(&self.weights) {
-            let error = values[step] - self.returns[step];
+            let error = (values[step] - self.returns[step]) / scale.deviation;
             policy_loss -= f64::from(weight) * f64::from(log_prob_entropy[2 * step]);
             value_loss += 0.5 * f64::from(error).powi(2);
             entropy += f64::from(log_prob_entropy[2 * step + 1]);
@@ -191,13 +203,11 @@ impl Algorithm for Reinforce {
         batch: &Batch,
         progress: Progress,
     ) -> Result<UpdateReport, TrainError> {
-        let mut metrics = Metrics::default();
-        let (loss, objective) = self.loss(target, batch, progress, &mut metrics)?;
-        if self.finished.is_empty() {
-            // Nothing is known of any step: the next version is the same policy.
-            return Ok(UpdateReport { outcome: Outcome::Applied, metrics });
-        }
-        descend(target, loss, &objective, progress, metrics)
+        one_step(target, progress, |target, metrics| {
+            let loss = self.loss(target, batch, progress, metrics)?;
+            // Where nothing is known of any step, the next version is the same policy.
+            Ok((!self.finished.is_empty()).then_some(loss))
+        })
     }
 }
 

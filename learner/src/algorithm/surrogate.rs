@@ -15,11 +15,14 @@
 //! clipping, `(R - V)^2` is the larger of that and `(R - V')^2`, where `V'` is `V` kept within `value_clip` of
 //! what it was before the update.
 //!
+//! A policy that learns normalised values ([`impresario_common::policy::value_scale`]) has `R`, `V` and `A` on their scale.
+//!
 //! The passes are one update: it becomes a version whole, or not at all.
 
 use candle_core::Tensor;
 use impresario_common::config::{AppoConfig, PpoConfig, RunConfig};
 use impresario_common::kernels::{self, with_slice};
+use impresario_common::policy::value_scale::ValueScale;
 use impresario_common::random::{self, Purpose, Stream};
 
 use super::minibatches::{Minibatch, Minibatches};
@@ -38,7 +41,7 @@ pub struct ClippedSurrogate {
     pub minibatches: usize,
     /// How far the ratio pays.
     pub clip_range: Scheduled,
-    /// How far values may move; 0 is any distance.
+    /// How far values may move, normalised ones where the policy learns such; 0 is any distance.
     pub value_clip: f32,
     /// Whether advantages are normalised over each minibatch.
     pub normalize_advantages: bool,
@@ -73,6 +76,17 @@ impl Goals<'_> {
     fn of(&self, steps: &[usize]) -> Chosen {
         let pick = |from: &[f32]| steps.iter().map(|step| from[*step]).collect();
         Chosen { values: pick(self.values), advantages: pick(self.advantages), targets: pick(self.targets) }
+    }
+
+    /// All of them as a value head of this scale says them.
+    fn normalized(&self, scale: ValueScale) -> Chosen {
+        let (values, advantages, targets) =
+            (self.values.to_vec(), self.advantages.to_vec(), self.targets.to_vec());
+        let mut goals = Chosen { values, advantages, targets };
+        scale.normalize(&mut goals.values);
+        scale.normalize(&mut goals.targets);
+        scale.normalize_differences(&mut goals.advantages);
+        goals
     }
 }
 
@@ -136,6 +150,9 @@ impl ClippedSurrogate {
         shuffle: &mut dyn FnMut(&mut [usize]),
     ) -> Result<UpdateReport, TrainError> {
         let before = target.save()?;
+        let scale = target.absorb_values(goals.targets, &mut metrics)?;
+        let goals = goals.normalized(scale);
+        let goals = &Goals { values: &goals.values, advantages: &goals.advantages, targets: &goals.targets };
         let mut minibatches = Minibatches::new(batch, self.minibatches);
         let (mut losses, mut distances) = (Means::default(), Means::default());
         let (mut steps, mut stopped) = (0, false);

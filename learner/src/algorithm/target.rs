@@ -1,15 +1,16 @@
 //! [`TargetPolicy`]: the policy being learned, with its parameters and optimiser.
 
 use candle_core::{Device, Tensor};
-use impresario_common::config::RunConfig;
-use impresario_common::kernels::Sequence;
+use impresario_common::config::{PolicySection, RunConfig};
+use impresario_common::kernels::{Sequence, with_slice};
 use impresario_common::policy::distribution::{ActionDistribution, Actions};
 use impresario_common::policy::network::PolicyOutput;
+use impresario_common::policy::value_scale::{self, ValueScale};
 use impresario_common::policy::{Policy, PolicyError, PolicySpec, Weights, normalizer};
 use impresario_common::space::{EnvironmentSpec, Space};
 use impresario_common::unroll::Array;
 
-use super::{Progress, TrainError};
+use super::{Metrics, Progress, TrainError};
 use crate::batch::Batch;
 use crate::optimizer::{Optimizer, OptimizerState, Step};
 use crate::parameters::Parameters;
@@ -20,6 +21,8 @@ use crate::schedule::Scheduled;
 pub struct TargetPolicy {
     observation: Space,
     normalizes: bool,
+    /// How values are normalised, if they are.
+    value_knobs: Option<PolicySection>,
     distribution: ActionDistribution,
     policy: Policy,
     parameters: Parameters,
@@ -49,6 +52,7 @@ impl TargetPolicy {
         Ok(Self {
             observation: environment.observation.clone(),
             normalizes: spec.normalizes(),
+            value_knobs: spec.normalizes_values().then(|| config.policy.clone()),
             distribution: spec.distribution().clone(),
             policy: Policy::new(spec, &parameters.shared())?,
             optimizer: Optimizer::new(&config.optimizer, &parameters),
@@ -179,6 +183,59 @@ impl TargetPolicy {
             Array::U8(_) => return Err(PolicyError::Space("actions of bytes".into()).into()),
         };
         Ok(self.distribution.log_prob_entropy(&output.distribution, actions)?)
+    }
+
+    /// `[N]`: the values that the value head's numbers in `output` stand for.
+    ///
+    /// # Errors
+    /// If a tensor operation fails.
+    pub fn values(&self, output: &PolicyOutput) -> Result<Vec<f32>, PolicyError> {
+        let mut values = with_slice(&output.values, |numbers: &[f32]| numbers.to_vec())?;
+        self.value_scale()?.denormalize(&mut values);
+        Ok(values)
+    }
+
+    /// What the value head's numbers stand for: themselves, unless the policy learns normalised values.
+    ///
+    /// # Errors
+    /// If a tensor operation fails.
+    pub fn value_scale(&self) -> Result<ValueScale, PolicyError> {
+        match &self.value_knobs {
+            Some(knobs) => ValueScale::of(&self.parameters.shared(), knobs),
+            None => Ok(ValueScale::IDENTITY),
+        }
+    }
+
+    /// Takes the value targets of an update into the statistics by which values are normalised, if they are, and tells
+    /// `metrics`; the scale on which they are to be learned. Every value stays what it was.
+    ///
+    /// The value head changes in place, below the outputs of earlier forward passes: their numbers are those of the old
+    /// head, but a gradient with respect to them goes through the new one, as if they were said anew.
+    ///
+    /// # Errors
+    /// If a tensor operation fails.
+    pub fn absorb_values(&self, targets: &[f32], metrics: &mut Metrics) -> Result<ValueScale, PolicyError> {
+        let Some(knobs) = &self.value_knobs else { return Ok(ValueScale::IDENTITY) };
+        let scale = value_scale::absorb(&self.parameters.shared(), targets, knobs)?;
+        metrics.push("value_target_mean", scale.mean.into());
+        metrics.push("value_target_deviation", scale.deviation.into());
+        Ok(scale)
+    }
+
+    /// A copy of what [`Self::absorb_values`] changes, if it does.
+    ///
+    /// # Errors
+    /// If memory runs out.
+    pub fn save_values(&self) -> Result<Option<Weights>, PolicyError> {
+        self.value_knobs.as_ref().map(|_| value_scale::saved(&self.parameters.shared())).transpose()
+    }
+
+    /// Undoes what [`Self::absorb_values`] did since `saved` was taken.
+    ///
+    /// # Errors
+    /// If `saved` is of another policy.
+    pub fn forget_values(&self, saved: &Option<Weights>) -> Result<(), PolicyError> {
+        saved.as_ref().map_or(Ok(()), |saved| value_scale::go_back(&self.parameters.shared(), saved))
     }
 
     /// Takes one step of the optimiser against the gradient of `loss`.

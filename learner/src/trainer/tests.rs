@@ -195,3 +195,64 @@ fn observations_are_normalised_by_what_was_trained_on_before() {
     resumed.train(&batch, 12).unwrap();
     assert_eq!(state(&trainer), state(&resumed));
 }
+
+/// A run of `method` that learns normalised values.
+fn normalised(method: &str, more: &str) -> RunConfig {
+    let mut config = RunConfig::from_toml(&format!("algorithm.name = \"{method}\"\n{more}")).unwrap();
+    config.policy.hidden = vec![5, 4];
+    config.policy.normalize_values = true;
+    config
+}
+
+const WITH_VALUES: [&str; 7] = ["impala", "a2c", "a3c", "ppo", "appo", "reinforce", "trpo"];
+
+#[test]
+fn every_method_with_values_learns_them_normalised_and_goes_on_bit_for_bit() {
+    for method in WITH_VALUES {
+        let config = normalised(method, "algorithm.reward_scale = 1000");
+        let mut trainer = Trainer::new(&config, &testing::environment(ACTION)).unwrap();
+        for seed in 1..4 {
+            let report = trainer.train(&batch(&ACTION, seed), 0).unwrap();
+            assert_eq!(report.outcome, Outcome::Applied, "{method}");
+            let deviation = report.metrics.get("value_target_deviation").unwrap();
+            assert!((100.0..5000.0).contains(&deviation), "{method}: {deviation}");
+            // Half the squared error of normalised targets: the rewards' scale is gone.
+            let loss = report.metrics.get("value_loss").unwrap();
+            assert!(loss < 100.0, "{method}: {loss}");
+        }
+        let mut resumed = Trainer::new(&config, &testing::environment(ACTION)).unwrap();
+        resumed.restore(&trainer.checkpoint(12).unwrap()).unwrap();
+        trainer.train(&batch(&ACTION, 4), 12).unwrap();
+        resumed.train(&batch(&ACTION, 4), 12).unwrap();
+        assert_eq!(state(&trainer), state(&resumed), "{method}");
+    }
+}
+
+#[test]
+fn a_skipped_update_leaves_the_statistics_of_values_and_the_head_as_they_were() {
+    for method in WITH_VALUES {
+        let mut config = normalised(method, "");
+        config.optimizer.max_grad_norm = 0.0;
+        let environment = testing::environment(ACTION);
+        let mut trainer = Trainer::new(&config, &environment).unwrap();
+        trainer.train(&batch(&ACTION, 1), 0).unwrap();
+        let before = state(&trainer);
+        let mut poisoned = batch(&ACTION, 2);
+        poisoned.rewards[5] = f32::NAN;
+        let report = trainer.train(&poisoned, 0).unwrap();
+        assert!(matches!(report.outcome, Outcome::Skipped { .. }), "{method}: {report:?}");
+        assert_eq!(state(&trainer), before, "{method}");
+        if method == "trpo" {
+            continue;
+        }
+        // The loss is a number, but its gradient is too large: this shows once the statistics have moved.
+        let vast =
+            RunConfig { algorithm: normalised(method, "algorithm.entropy_cost = 1e30").algorithm, ..config };
+        let mut trainer = Trainer::new(&vast, &environment).unwrap();
+        let before = state(&trainer);
+        let report = trainer.train(&batch(&ACTION, 2), 0).unwrap();
+        let refused = matches!(report.outcome, Outcome::Skipped { reason: SkipReason::Gradient(_) });
+        assert!(refused, "{method}: {report:?}");
+        assert_eq!(state(&trainer), before, "{method}");
+    }
+}

@@ -101,7 +101,11 @@ impl World {
     pub(crate) fn target(&self, config: &RunConfig) -> TargetPolicy {
         let environment = self.environment();
         let spec = PolicySpec::new(&environment, &config.policy).unwrap();
-        TargetPolicy::new(config, &environment, &spec, &self.weights()).unwrap()
+        let mut weights = self.weights();
+        // Statistics of value targets are not the oracle's to choose.
+        let initial = spec.initialise(0).unwrap().0;
+        weights.0.extend(initial.into_iter().filter(|(name, _)| name.starts_with("value_target.")));
+        TargetPolicy::new(config, &environment, &spec, &weights).unwrap()
     }
 }
 

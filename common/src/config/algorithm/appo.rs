@@ -28,8 +28,8 @@ pub struct AppoConfig {
     pub clip_range: f32,
     /// How the clip range changes over the run.
     pub clip_schedule: Schedule,
-    /// How far a value estimate may move in one update before its loss has no gradient, in scaled rewards; 0
-    /// leaves values free.
+    /// How far a value estimate may move in one update before its loss has no gradient, in scaled rewards, or
+    /// with `policy.normalize_values` in deviations of the value targets; 0 leaves values free.
     pub value_clip: f32,
     /// Whether advantages are shifted and scaled to mean 0 and deviation 1 over each minibatch.
     pub normalize_advantages: bool,

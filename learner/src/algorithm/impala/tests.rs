@@ -1,6 +1,7 @@
 use candle_core::Var;
-use impresario_common::config::{CoreKind, LossReduction, OptimizerKind};
+use impresario_common::config::{CoreKind, LossReduction, OptimizerKind, PolicySection};
 use impresario_common::policy::PolicySpec;
+use impresario_common::policy::value_scale::ValueScale;
 use impresario_common::space::Space;
 
 use super::*;
@@ -15,10 +16,15 @@ fn target(action: &Space) -> TargetPolicy {
 }
 
 fn target_with(action: &Space, core: CoreKind) -> TargetPolicy {
+    target_of(action, core, |_| ())
+}
+
+fn target_of(action: &Space, core: CoreKind, change: impl Fn(&mut PolicySection)) -> TargetPolicy {
     let (mut config, environment) =
         (testing::config(OptimizerKind::Adam), testing::environment(action.clone()));
     config.policy.core = core;
     config.policy.core_size = 3;
+    change(&mut config.policy);
     let spec = PolicySpec::new(&environment, &config.policy).unwrap();
     TargetPolicy::new(&config, &environment, &spec, &spec.initialise(7).unwrap()).unwrap()
 }
@@ -113,6 +119,70 @@ fn gradients_match_finite_differences_with_targets_held() {
                 assert!(
                     error < 2e-3 * numeric.abs().max(1.0),
                     "{action}, {core:?}, {name}[{index}]: {analytic}, but by differences {numeric}"
+                );
+            }
+        }
+    }
+}
+
+/// The loss with targets and advantages as they stand in `impala`, by the formula of the module, with the value head's
+/// numbers and targets on `scale`.
+fn loss_on_scale(impala: &Impala, target: &TargetPolicy, batch: &Batch, scale: ValueScale) -> f64 {
+    let output = target.forward(batch).unwrap();
+    let rows = target.log_prob_entropy(&output, batch).unwrap().to_vec2::<f32>().unwrap();
+    let numbers = output.values.to_vec1::<f32>().unwrap();
+    (0..batch.steps())
+        .map(|i| {
+            let goal = (f64::from(impala.vs[i]) - f64::from(scale.mean)) / f64::from(scale.deviation);
+            -f64::from(impala.pg_advantages[i]) * f64::from(rows[i][0])
+                + f64::from(impala.config.baseline_cost) * 0.5 * (goal - f64::from(numbers[i])).powi(2)
+                - f64::from(impala.config.entropy_cost) * f64::from(rows[i][1])
+        })
+        .sum()
+}
+
+#[test]
+fn gradients_of_normalised_values_are_those_of_the_head_after_it_moved() {
+    const H: f32 = 1e-2;
+    for core in [CoreKind::None, CoreKind::Lstm] {
+        let action = Space::Discrete { n: 3 };
+        let (target, batch) =
+            (target_of(&action, core, |p| p.normalize_values = true), batch(&action, core, 2));
+        let config = ImpalaConfig { reward_scale: 100.0, ..impala().config };
+        let mut impala = Impala::new(&config, &RunConfig::default());
+        // So that the statistics have moved before.
+        target.absorb_values(&[-20.0, 80.0], &mut Metrics::default()).unwrap();
+        let before = target.values(&target.forward(&batch).unwrap()).unwrap();
+        let mut metrics = Metrics::default();
+        let (value, loss) = impala.loss(&target, &batch, START, &mut metrics).unwrap();
+        let scale = target.value_scale().unwrap();
+        assert_eq!(metrics.get("value_target_mean"), Some(scale.mean));
+        assert_eq!(metrics.get("value_target_deviation"), Some(scale.deviation));
+        for (before, after) in before.iter().zip(target.values(&target.forward(&batch).unwrap()).unwrap()) {
+            assert!((before - after).abs() < 1e-3, "{before} became {after}");
+        }
+        let slow = loss_on_scale(&impala, &target, &batch, scale);
+        assert!((value - slow).abs() < 1e-4 * slow.abs().max(1.0), "{value} is not {slow}");
+        let gradients = loss.backward().unwrap();
+        for (name, var) in target.parameters().iter() {
+            let Some(gradient) = gradients.get(var) else {
+                assert!(name.starts_with("value_target."), "{name} has no gradient");
+                continue;
+            };
+            for (index, &analytic) in
+                gradient.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().enumerate()
+            {
+                let at = |offset: f32| {
+                    shift(var, index, offset);
+                    let loss = loss_on_scale(&impala, &target, &batch, scale);
+                    shift(var, index, -offset);
+                    loss
+                };
+                let numeric = (8.0 * (at(H) - at(-H)) - (at(2.0 * H) - at(-2.0 * H))) / (12.0 * f64::from(H));
+                let error = (f64::from(analytic) - numeric).abs();
+                assert!(
+                    error < 2e-3 * numeric.abs().max(1.0),
+                    "{core:?}, {name}[{index}]: {analytic}, but by differences {numeric}"
                 );
             }
         }

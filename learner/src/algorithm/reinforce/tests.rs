@@ -3,6 +3,7 @@ use impresario_common::policy::PolicySpec;
 use impresario_common::space::Space;
 
 use super::*;
+use crate::algorithm::Outcome;
 use crate::testing;
 
 const ACTION: Space = Space::Discrete { n: 2 };
@@ -52,7 +53,8 @@ fn only_steps_of_finished_episodes_have_returns_and_gradients() {
             assert!((weight - expected).abs() < 1e-5, "{step}: {weight}");
         }
         let rows = vec![-0.5; 2 * values.len()];
-        let objective = method.objective(&rows, &values, START, &mut Metrics::default());
+        let objective =
+            method.objective(&rows, &values, ValueScale::IDENTITY, START, &mut Metrics::default());
         for step in 0..values.len() {
             let finished = method.finished.contains(&step);
             assert_eq!(objective.d_log_prob_entropy[2 * step] != 0.0, finished);

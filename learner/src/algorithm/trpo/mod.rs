@@ -23,6 +23,7 @@ pub mod fisher;
 use candle_core::Tensor;
 use impresario_common::config::{RunConfig, TrpoConfig};
 use impresario_common::kernels::{self, update_in_place, with_slice};
+use impresario_common::policy::value_scale::ValueScale;
 use impresario_common::policy::{PolicyError, Weights};
 
 use super::advantages::Advantages;
@@ -165,11 +166,12 @@ impl Trpo {
         Ok(None)
     }
 
-    /// Lets the value estimates follow the returns; says why if a step was refused.
+    /// Lets the value estimates follow the returns, both on `scale`; says why if a step was refused.
     fn fit_values(
         &self,
         target: &mut TargetPolicy,
         batch: &Batch,
+        scale: ValueScale,
         progress: Progress,
         metrics: &mut Metrics,
     ) -> Result<Option<SkipReason>, TrainError> {
@@ -193,7 +195,7 @@ impl Trpo {
             })?;
             if step == 0 {
                 metrics.push("value_loss", loss);
-                metrics.push("mean_value", mean);
+                metrics.push("mean_value", mean * f64::from(scale.deviation) + f64::from(scale.mean));
                 metrics.push("explained_variance", explained.into());
             }
             if !(loss as f32).is_finite() {
@@ -247,17 +249,20 @@ impl Algorithm for Trpo {
         progress: Progress,
     ) -> Result<UpdateReport, TrainError> {
         let mut metrics = Metrics::default();
-        let values = target.forward(batch)?.values;
+        let values = target.values(&target.forward(batch)?)?;
         let config = &self.config;
         let rule = RewardRule { gamma: config.gamma, scale: config.reward_scale, clip: config.reward_clip };
-        with_slice(&values, |values: &[f32]| self.estimates.estimate(batch, values, &rule, config.lambda))?;
+        self.estimates.estimate(batch, &values, &rule, config.lambda);
+        let saved = target.save()?;
+        let scale = target.absorb_values(&self.estimates.returns, &mut metrics)?;
+        scale.normalize(&mut self.estimates.returns);
+        scale.normalize_differences(&mut self.estimates.advantages);
         if config.normalize_advantages {
             normalize(&mut self.estimates.advantages);
         }
-        let saved = target.save()?;
         let mut problem = self.improve_policy(target, batch, &mut metrics)?;
         if problem.is_none() {
-            problem = self.fit_values(target, batch, progress, &mut metrics)?;
+            problem = self.fit_values(target, batch, scale, progress, &mut metrics)?;
         }
         if let Some(reason) = problem {
             target.go_back(&saved)?;

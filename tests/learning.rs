@@ -1,0 +1,217 @@
+//! Every method learns: short seeded runs of the real environments, actor's sampler and trainer in one thread, without a
+//! network in between. Each batch is acted with the newest weights, so that a run is the same on every machine of one
+//! kind.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::VecDeque;
+use std::sync::atomic::AtomicBool;
+
+use impresario_actor::counters::Counters;
+use impresario_actor::env::registry::Registry;
+use impresario_actor::env::{Action, Environment, ObservationMut, Transition};
+use impresario_actor::rollout::{ActionChoice, Sampler};
+use impresario_common::config::RunConfig;
+use impresario_common::policy::{Policy, PolicySpec};
+use impresario_common::random::{Purpose, Stream, stream};
+use impresario_common::space::{EnvironmentSpec, Space};
+use impresario_common::unroll::{Unroll, UnrollLayout};
+use impresario_learner::batch::Batch;
+use impresario_learner::trainer::Trainer;
+use rand::RngExt;
+
+/// Episodes whose returns are averaged.
+const EPISODES: usize = 50;
+
+/// A point on a line, pushed towards 0: the observation is where it stands and an action moves it by at most 0.5. Each of 8
+/// steps costs the distance; who does nothing pays 4 on average, who goes there straight about 0.5.
+#[derive(Debug, Default)]
+struct Point(f32);
+
+impl Environment for Point {
+    fn spec(&self) -> EnvironmentSpec {
+        let action = Space::boxed(&[-1.0], &[1.0]);
+        EnvironmentSpec::new("Point-v0", Space::boxed(&[-5.0], &[5.0]), action).with_max_episode_steps(8)
+    }
+
+    fn reset(&mut self, random: &mut Stream, observation: ObservationMut<'_>) {
+        self.0 = random.random::<f32>() * 2.0 - 1.0;
+        observation.into_f32()[0] = self.0;
+    }
+
+    fn step(&mut self, action: Action<'_>, _: &mut Stream, observation: ObservationMut<'_>) -> Transition {
+        self.0 += 0.5 * action.continuous()[0].clamp(-1.0, 1.0);
+        observation.into_f32()[0] = self.0;
+        Transition { reward: -f64::from(self.0.abs()), terminated: false, truncated: false }
+    }
+}
+
+/// The cue of the first step, -1 or 1, is to be repeated at the fourth, at which nothing is seen of it.
+#[derive(Debug, Default)]
+struct Recall {
+    cue: f32,
+    step: u32,
+}
+
+impl Recall {
+    fn show(&self, observation: ObservationMut<'_>) {
+        let cue = if self.step == 0 { self.cue } else { 0.0 };
+        observation.into_f32().copy_from_slice(&[cue, f32::from(u8::from(self.step == 3))]);
+    }
+}
+
+impl Environment for Recall {
+    fn spec(&self) -> EnvironmentSpec {
+        EnvironmentSpec::new("Recall-v0", Space::boxed(&[-1.0; 2], &[1.0; 2]), Space::Discrete { n: 2 })
+    }
+
+    fn reset(&mut self, random: &mut Stream, observation: ObservationMut<'_>) {
+        *self = Self { cue: if random.random() { 1.0 } else { -1.0 }, step: 0 };
+        self.show(observation);
+    }
+
+    fn step(&mut self, action: Action<'_>, _: &mut Stream, observation: ObservationMut<'_>) -> Transition {
+        let terminated = self.step == 3;
+        let right = terminated && (action.discrete()[0] == 1) == (self.cue > 0.0);
+        self.step += 1;
+        self.show(observation);
+        Transition { reward: f64::from(u8::from(right)), terminated, truncated: false }
+    }
+}
+
+/// The mean return of the last [`EPISODES`] episodes when it first reaches `goal`, or else after `run.steps` steps. `toml` is
+/// the run's configuration.
+fn mean_return(toml: &str, goal: f32) -> f32 {
+    let config = RunConfig::from_toml(toml).unwrap();
+    let (seed, columns, id) = (config.run.seed, config.learner.batch_size, &config.environment.id);
+    let mut registry = Registry::native();
+    registry.register(Point::default);
+    registry.register(Recall::default);
+    let environment = registry.spec(id).unwrap();
+    let spec = PolicySpec::new(environment, &config.policy).unwrap();
+    let mut trainer = Trainer::new(&config, environment).unwrap();
+    let layout = UnrollLayout {
+        core_state_len: spec.core_state_len(),
+        ..UnrollLayout::new(config.rollout.unroll_length, environment)
+    };
+    let streams = |purpose| (0..columns as u32).map(|copy| stream(seed, purpose, [0, 0, copy])).collect();
+    let vector = registry.make_vector(id, streams(Purpose::Environment)).unwrap();
+    let (distribution, choice) = (spec.distribution().clone(), ActionChoice::Sampled);
+    let mut sampler = Sampler::new(vector, distribution, &layout, streams(Purpose::Actions), choice).unwrap();
+    let mut unroll = Unroll::zeros(&layout, columns);
+    let (mut returns, mut env_steps) = (VecDeque::new(), 0);
+    loop {
+        let policy = Policy::new(&spec, &trainer.snapshot().unwrap().weights).unwrap();
+        sampler.fill(&policy, &mut unroll, &Counters::default(), &AtomicBool::new(false)).unwrap();
+        returns.extend(&unroll.episode_returns);
+        returns.drain(..returns.len().saturating_sub(EPISODES));
+        let mean = returns.iter().sum::<f32>() / returns.len() as f32;
+        let reached = returns.len() == EPISODES && mean >= goal;
+        if reached || env_steps >= config.run.steps {
+            println!("{} in {id}: {mean} after {env_steps} steps", config.algorithm.name());
+            return mean;
+        }
+        let batch = Batch::whole(unroll.clone());
+        trainer.train(&batch, env_steps).unwrap();
+        env_steps += batch.steps() as u64;
+    }
+}
+
+#[track_caller]
+fn reaches(goal: f32, toml: &str) {
+    let mean = mean_return(toml, goal);
+    assert!(mean >= goal, "the mean return is {mean}, less than {goal}");
+}
+
+/// CartPole-v1 with the method's own defaults, but for the number of steps. A policy that has learnt nothing stands for 20.
+fn stands(method: &str, steps: u64) {
+    let task =
+        format!("run.steps = {steps}\nenvironment.id = \"CartPole-v1\"\nalgorithm.name = \"{method}\"");
+    reaches(150.0, &task);
+}
+
+#[test]
+fn reinforce_learns_to_balance() {
+    stands("reinforce", 150_000);
+}
+
+#[test]
+fn a2c_learns_to_balance() {
+    stands("a2c", 150_000);
+}
+
+#[test]
+fn ppo_learns_to_balance() {
+    stands("ppo", 60_000);
+}
+
+#[test]
+fn appo_learns_to_balance() {
+    stands("appo", 150_000);
+}
+
+#[test]
+fn trpo_learns_to_balance() {
+    stands("trpo", 150_000);
+}
+
+/// SAC with networks as small as its tasks.
+fn small_sac(id: &str, steps: u64, more: &str) -> String {
+    format!(
+        "run.steps = {steps}\nenvironment.id = \"{id}\"\npolicy.hidden = [32, 32]\n\
+         algorithm.name = \"sac\"\nalgorithm.critic_hidden = [32, 32]\nalgorithm.replay_batch = 64\n\
+         algorithm.learning_starts = 200\nalgorithm.initial_alpha = 0.2\n\
+         algorithm.critic_learning_rate = 3e-3\nalgorithm.alpha_learning_rate = 3e-3\n\
+         optimizer.learning_rate = 3e-3\n{more}"
+    )
+}
+
+#[test]
+fn sac_learns_where_to_push() {
+    reaches(-0.8, &small_sac("Point-v0", 6_000, ""));
+}
+
+#[test]
+fn sac_learns_where_to_push_with_noise_that_is_a_function_of_the_state() {
+    reaches(
+        -0.8,
+        &small_sac("Point-v0", 6_000, "policy.exploration = \"gsde\"\npolicy.initial_log_std = -1.0"),
+    );
+}
+
+#[test]
+fn discrete_sac_learns_to_balance() {
+    reaches(100.0, &small_sac("CartPole-v1", 12_000, "algorithm.target_entropy_scale = 0.5"));
+}
+
+/// Recall-v0 with an LSTM. Chance is 0.5, which no policy without memory exceeds.
+fn remembers(method: &str, more: &str) {
+    reaches(
+        0.9,
+        &format!(
+            "run.steps = 100_000\nenvironment.id = \"Recall-v0\"\nrollout.unroll_length = 16\n\
+             policy.core = \"lstm\"\npolicy.core_size = 16\npolicy.hidden = [16]\n\
+             [learner]\nbatch_size = 32\n\
+             [optimizer]\nlearning_rate = 5e-3\nepsilon = 1e-5\n\
+             [algorithm]\nname = \"{method}\"\nreward_scale = 1.0\n{more}"
+        ),
+    );
+}
+
+#[test]
+fn ppo_learns_to_remember() {
+    remembers("ppo", "epochs = 4\nminibatches = 4");
+}
+
+#[test]
+fn appo_learns_to_remember() {
+    remembers("appo", "");
+}
+
+#[test]
+fn without_memory_there_is_nothing_to_remember() {
+    let task = "run.steps = 20_000\nenvironment.id = \"Recall-v0\"\nrollout.unroll_length = 16\n\
+                learner.batch_size = 32\nalgorithm.name = \"ppo\"";
+    let mean = mean_return(task, 1.1);
+    assert!(mean < 0.75, "the mean return is {mean}");
+}

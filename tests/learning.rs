@@ -87,6 +87,7 @@ fn mean_return(toml: &str, goal: f32) -> f32 {
     let mut registry = Registry::native();
     registry.register(Point::default);
     registry.register(Recall::default);
+    registry.register(Gates::default);
     let environment = registry.spec(id).unwrap();
     let spec = PolicySpec::new(environment, &config.policy).unwrap();
     let mut trainer = Trainer::new(&config, environment).unwrap();
@@ -182,6 +183,50 @@ fn sac_learns_where_to_push_with_noise_that_is_a_function_of_the_state() {
 #[test]
 fn discrete_sac_learns_to_balance() {
     reaches(100.0, &small_sac("CartPole-v1", 12_000, "algorithm.target_entropy_scale = 0.5"));
+}
+
+/// Masked choices with SAC: five states, in each of which two of four alternatives of the first choice are legal. The later one
+/// of these pays 0.5, and so does the second choice that equals the state's parity.
+#[derive(Debug, Default)]
+struct Gates(i32);
+
+impl Environment for Gates {
+    fn spec(&self) -> EnvironmentSpec {
+        let choices = Space::MultiDiscrete { nvec: vec![4, 2] };
+        EnvironmentSpec::new("Gates-v0", Space::Discrete { n: 5 }, choices)
+            .with_max_episode_steps(4)
+            .with_masked_actions()
+    }
+
+    fn reset(&mut self, random: &mut Stream, observation: ObservationMut<'_>) {
+        self.0 = random.random_range(0..5);
+        observation.into_i32()[0] = self.0;
+    }
+
+    fn step(
+        &mut self,
+        action: Action<'_>,
+        random: &mut Stream,
+        observation: ObservationMut<'_>,
+    ) -> Transition {
+        let choices = action.discrete();
+        let gate = (choices[0] + self.0) % 4;
+        assert!(gate < 2, "gate {gate} is illegal in state {}", self.0);
+        let reward = 0.5 * f64::from(gate) + 0.5 * f64::from(u8::from(choices[1] == self.0 % 2));
+        self.reset(random, observation);
+        Transition { reward, terminated: false, truncated: false }
+    }
+
+    fn legal_actions(&self, mask: &mut [u8]) {
+        mask.fill(1);
+        (0..4).for_each(|choice| mask[choice as usize] = u8::from((choice + self.0) % 4 < 2));
+    }
+}
+
+#[test]
+fn discrete_sac_learns_several_choices_of_which_some_are_illegal() {
+    // Four steps, each of which pays at most 1 and 0.5 by chance.
+    reaches(3.6, &small_sac("Gates-v0", 8_000, "algorithm.target_entropy_scale = 0.2"));
 }
 
 /// Recall-v0 with an LSTM. Chance is 0.5, which no policy without memory exceeds.

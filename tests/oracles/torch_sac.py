@@ -58,18 +58,51 @@ def draw(params, noise, dimensions):
     return action, distribution.log_prob(action).sum(1)
 
 
-def case(kind):
+def masks(nvec, rows):
+    """Flags of legal alternatives, at least one of each choice."""
+    flags = torch.rand(rows, sum(nvec)) < 0.6
+    for start in [sum(nvec[:choice]) for choice in range(len(nvec))]:
+        flags[:, start] = True
+    return flags
+
+
+class Choices:
+    """Independent choices by the logits [N, sum(nvec)], of which only those with a flag are possible."""
+
+    def __init__(self, logits, nvec, flags):
+        logits = logits if flags is None else logits.masked_fill(~flags, -math.inf)
+        self.parts = [Categorical(logits=part) for part in logits.split(nvec, 1)]
+        self.actions = torch.cartesian_prod(*[torch.arange(n) for n in nvec]).view(-1, len(nvec))
+
+    def log_probs(self):
+        """[N, joint actions], the last choice fastest."""
+        return sum(part.logits[:, chosen] for part, chosen in zip(self.parts, self.actions.T))
+
+    def expectation(self, f):
+        """Of f(log-probability) [N, joint actions]."""
+        log_probs = self.log_probs()
+        possible = log_probs > -math.inf
+        safe = log_probs.masked_fill(~possible, 0.0)
+        return (possible * safe.exp() * f(safe)).sum(1)
+
+    def entropy(self):
+        return self.expectation(lambda log_probs: -log_probs)
+
+
+def case(kind, nvec=(4,), masked=False):
     dimensions = 2
-    alternatives = 4
+    nvec = list(nvec)
+    alternatives = math.prod(nvec)
     continuous = kind == "continuous"
     widths = [INPUTS + (dimensions if continuous else 0), *HIDDEN, 1 if continuous else alternatives]
     twins, slow = [critic(widths), critic(widths)], [critic(widths), critic(widths)]
     observations, next_observations = f32(N, INPUTS), f32(N, INPUTS)
-    width = 2 * dimensions if continuous else alternatives
+    width = 2 * dimensions if continuous else sum(nvec)
     params, next_params = (f32(N, width) * 0.5).float().double(), (f32(N, width) * 0.5).float().double()
     noise, next_noise = f32(N, dimensions), f32(N, dimensions)
     rewards, terminated = f32(N), (torch.arange(N) % 3 == 1).double()
     actions = f32(N, dimensions) if continuous else torch.randint(0, alternatives, (N,))
+    flags, next_flags = (masks(nvec, N), masks(nvec, N)) if masked else (None, None)
 
     # Targets.
     if continuous:
@@ -77,9 +110,9 @@ def case(kind):
         x = torch.cat([next_observations, action], 1)
         value = torch.minimum(forward(slow[0], x), forward(slow[1], x)).squeeze(1) - ALPHA * log_prob
     else:
-        policy = Categorical(logits=next_params)
+        policy = Choices(next_params, nvec, next_flags)
         q = torch.minimum(forward(slow[0], next_observations), forward(slow[1], next_observations))
-        value = (policy.probs * (q - ALPHA * policy.probs.log())).sum(1)
+        value = policy.expectation(lambda log_probs: q - ALPHA * log_probs)
     targets = SCALE * rewards + GAMMA * (1 - terminated) * value
 
     # Critics.
@@ -103,9 +136,9 @@ def case(kind):
         policy_loss = (ALPHA * log_prob - q).mean()
         entropy = -log_prob.mean()
     else:
-        policy = Categorical(logits=params)
+        policy = Choices(params, nvec, flags)
         q = torch.minimum(forward(twins[0], observations), forward(twins[1], observations)).detach()
-        policy_loss = (policy.probs * (ALPHA * policy.probs.log() - q)).sum(1).mean()
+        policy_loss = policy.expectation(lambda log_probs: ALPHA * log_probs - q).mean()
         entropy = policy.entropy().mean()
     (d_params,) = torch.autograd.grad(policy_loss, params)
 
@@ -115,7 +148,7 @@ def case(kind):
         "rows": N,
         "inputs": INPUTS,
         "hidden": HIDDEN,
-        "actions_len": dimensions if continuous else alternatives,
+        "actions_len": dimensions,
         "gamma": GAMMA,
         "alpha": ALPHA,
         "reward_scale": SCALE,
@@ -129,7 +162,10 @@ def case(kind):
         "next_noise": flat(next_noise) if continuous else [],
         "rewards": flat(rewards),
         "terminated": [int(x) for x in terminated],
-        "actions": flat(actions.double()),
+        "nvec": [] if continuous else nvec,
+        "masks": flat(flags.int()) if masked else [],
+        "next_masks": flat(next_flags.int()) if masked else [],
+        "actions": flat(actions.double() if continuous else policy.actions[actions].double()),
         "targets": flat(targets),
         "critic_loss": critic_loss.item(),
         "d_critics": {**named("critic.0", pairs[:layers]), **named("critic.1", pairs[layers:])},
@@ -141,7 +177,8 @@ def case(kind):
 
 def main():
     torch.manual_seed(20)
-    cases = [case("continuous"), case("discrete")]
+    cases = [case("continuous"), case("discrete"), case("discrete", nvec=(2, 3))]
+    cases += [case("discrete", masked=True), case("discrete", nvec=(3, 2, 2), masked=True)]
     OUT.write_text(json.dumps({"torch": torch.__version__, "cases": cases}, indent=1) + "\n")
 
 

@@ -11,6 +11,9 @@
 //! alpha   : -ln(alpha) (mean ln pi(a|x) + target entropy)
 //! ```
 //!
+//! For discrete actions, of one choice or several, the critics estimate every combination of choices, and expectations are
+//! sums over the legal ones.
+//!
 //! # Layout
 //!
 //! * [`replay`]: the buffer. * [`critic`]: the estimates. * [`continuous`], [`discrete`]: the losses' arithmetic.
@@ -41,6 +44,7 @@ use crate::optimizer::{Optimizer, OptimizerState, Step};
 use crate::parameters::Parameters;
 use crate::schedule::Scheduled;
 use critic::Critic;
+use discrete::Joint;
 use replay::{Replay, Sample};
 
 /// Names of the twin critics.
@@ -52,13 +56,16 @@ const LOG_ALPHA: &str = "log_alpha";
 /// Level of the learner's streams that tells SAC's apart.
 const STREAM: u32 = 1;
 
+/// Most joint actions that the critics estimate.
+const MAX_JOINT_ACTIONS: usize = 4096;
+
 /// What actions are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Kind {
     /// So many real numbers, squashed into (-1, 1).
     Continuous(usize),
-    /// One of so many alternatives.
-    Discrete(usize),
+    /// One choice or several.
+    Discrete(Joint),
 }
 
 /// The method, with its critics and its replay buffer.
@@ -74,6 +81,7 @@ pub struct Sac {
     slow_twins: [Critic; 2],
     slow: Weights,
     log_alpha: Learned,
+    /// For continuous actions the entropy aimed at, for discrete ones its share of the greatest.
     target_entropy: f32,
     /// Gradient steps owed, fractions of one included.
     due: f64,
@@ -144,7 +152,7 @@ impl Sac {
     /// The method for a policy of `spec` in `environment`.
     ///
     /// # Errors
-    /// If the actions are several choices, or real numbers that are not squashed.
+    /// If the actions are choices with too many combinations, or real numbers that are not squashed.
     pub fn new(
         run: &RunConfig,
         config: &SacConfig,
@@ -152,20 +160,23 @@ impl Sac {
         spec: &PolicySpec,
     ) -> Result<Self, TrainError> {
         let refuse = |why: &str| TrainError::Policy(PolicyError::Space(format!("sac: {why}")));
-        if environment.masks_actions {
-            return Err(refuse("the replay keeps no masks of legal actions; use another method"));
-        }
         let kind = match &environment.action {
-            Space::Discrete { n } => Kind::Discrete(*n as usize),
             Space::Box { .. } if run.policy.squash => Kind::Continuous(environment.action.len()),
             Space::Box { .. } => {
                 return Err(refuse("continuous actions must be squashed: set policy.squash = true"));
             }
-            space => return Err(refuse(&format!("the critics cannot tell the choices of {space} apart"))),
+            choices => Kind::Discrete(Joint::new(choices.choices())),
         };
-        let (actions, outputs) = match kind {
-            Kind::Continuous(dimensions) => (dimensions, 1),
-            Kind::Discrete(alternatives) => (0, alternatives),
+        let (actions, outputs) = match &kind {
+            Kind::Continuous(dimensions) => (*dimensions, 1),
+            Kind::Discrete(joint) if joint.count() <= MAX_JOINT_ACTIONS => (0, joint.count()),
+            Kind::Discrete(_) => {
+                return Err(refuse(&format!(
+                    "the critics estimate every combination of choices, of which {} has more than {MAX_JOINT_ACTIONS}; \
+                     use another method",
+                    environment.action
+                )));
+            }
         };
         let mut widths = vec![spec.input_len() + actions];
         widths.extend(&config.critic_hidden);
@@ -184,20 +195,20 @@ impl Sac {
         };
         let log_alpha = Tensor::new(&[config.initial_alpha.ln()], &Device::Cpu)?;
         let log_alpha = Weights(vec![(LOG_ALPHA.into(), log_alpha)]);
-        let greatest = match kind {
-            Kind::Continuous(dimensions) => -(dimensions as f32),
-            Kind::Discrete(alternatives) => 0.5 * (alternatives as f32).ln(),
+        let usual = match &kind {
+            Kind::Continuous(dimensions) => -(*dimensions as f32),
+            Kind::Discrete(_) => 0.5,
         };
         Ok(Self {
             seed: run.run.seed,
             kind,
-            replay: Replay::new(config.replay_capacity, &environment.observation, &environment.action),
+            replay: Replay::new(config.replay_capacity, environment),
             twins: both(&critics.parameters.shared())?,
             slow_twins: both(&slow)?,
             slow,
             critics,
             log_alpha: Learned::new(&log_alpha, &section(config.alpha_learning_rate), run.run.steps)?,
-            target_entropy: greatest * config.target_entropy_scale,
+            target_entropy: usual * config.target_entropy_scale,
             due: 0.0,
             config: config.clone(),
         })
@@ -222,7 +233,8 @@ impl Sac {
 
         let rows = sample.rewards.len();
         let next = target.input(&sample.next_observations)?;
-        let params = target.distribution(&sample.next_observations)?.detach();
+        let params =
+            legal(target, target.distribution(&sample.next_observations)?.detach(), &sample.next_masks)?;
         let targets = self.targets(&sample, &next, &params, alpha, &self.noise(rows, random))?;
         let input = target.input(&sample.observations)?;
         let (loss, objective, mean_q) = self.critic_loss(&input, &sample.actions, &targets)?;
@@ -236,7 +248,7 @@ impl Sac {
         sums.critic_loss += loss;
         sums.q += mean_q;
 
-        let params = target.distribution(&sample.observations)?;
+        let params = legal(target, target.distribution(&sample.observations)?, &sample.masks)?;
         let noise = self.noise(rows, random);
         let (loss, gradient, entropy) = self.policy_loss(&input, &params, alpha, &noise)?;
         if !(loss as f32).is_finite() {
@@ -251,7 +263,7 @@ impl Sac {
 
         if self.config.alpha_learning_rate > 0.0 {
             // Less entropy than aimed at raises the temperature.
-            let gradient = (entropy - f64::from(self.target_entropy)) as f32;
+            let gradient = (entropy - self.entropy_aimed_at(rows, &sample.masks)) as f32;
             let var = self.log_alpha.parameters.shared().get(LOG_ALPHA, &[1])?;
             let loss = f64::from(alpha.ln()) * f64::from(gradient);
             let objective = known_gradient(loss, &var, vec![gradient])?;
@@ -264,9 +276,24 @@ impl Sac {
         Ok(None)
     }
 
+    /// Entropy aimed at, the mean over `rows` rows with `masks` of legal actions, if there are any.
+    fn entropy_aimed_at(&self, rows: usize, masks: &[u8]) -> f64 {
+        let scale = f64::from(self.target_entropy);
+        match &self.kind {
+            Kind::Continuous(_) => scale,
+            Kind::Discrete(joint) if masks.is_empty() => {
+                scale * f64::from(joint.greatest_entropy(&vec![1; joint.logits()]))
+            }
+            Kind::Discrete(joint) => {
+                let masks = masks.chunks_exact(joint.logits());
+                scale * masks.map(|mask| f64::from(joint.greatest_entropy(mask))).sum::<f64>() / rows as f64
+            }
+        }
+    }
+
     /// Standard normal numbers for the actions of `rows` rows; discrete actions are not drawn.
     fn noise(&self, rows: usize, random: &mut Stream) -> Vec<f32> {
-        let count = match self.kind {
+        let count = match &self.kind {
             Kind::Continuous(dimensions) => rows * dimensions,
             Kind::Discrete(_) => 0,
         };
@@ -291,9 +318,9 @@ impl Sac {
                 let q = smaller(&self.slow_twins, &Tensor::cat(&[input, &actions], 1)?)?;
                 q.iter().zip(&drawn.log_probs).map(|(q, log_prob)| q - alpha * log_prob).collect::<Vec<_>>()
             }
-            Kind::Discrete(alternatives) => {
+            Kind::Discrete(ref joint) => {
                 let q = smaller(&self.slow_twins, input)?;
-                with_slice(params, |logits: &[f32]| discrete::soft(alternatives, logits, &q, alpha).values)?
+                with_slice(params, |logits: &[f32]| joint.soft(logits, &q, alpha).values)?
             }
         };
         let (gamma, scale) = (self.config.gamma, self.config.reward_scale);
@@ -310,14 +337,15 @@ impl Sac {
         targets: &[f32],
     ) -> Result<(f64, Tensor, f64), TrainError> {
         let rows = targets.len();
-        let (input, width, taken) = match (self.kind, actions) {
+        let (input, width, taken) = match (&self.kind, actions) {
             (Kind::Continuous(dimensions), Array::F32(actions)) => {
                 let squashed = actions.iter().map(|u| u.tanh()).collect::<Vec<_>>();
-                let squashed = Tensor::from_vec(squashed, (rows, dimensions), &Device::Cpu)?;
+                let squashed = Tensor::from_vec(squashed, (rows, *dimensions), &Device::Cpu)?;
                 (Tensor::cat(&[input, &squashed], 1)?, 1, vec![0; rows])
             }
-            (Kind::Discrete(alternatives), Array::I32(actions)) => {
-                (input.clone(), alternatives, actions.iter().map(|a| *a as usize).collect())
+            (Kind::Discrete(joint), Array::I32(actions)) => {
+                let taken = actions.chunks_exact(actions.len() / rows).map(|choices| joint.number(choices));
+                (input.clone(), joint.count(), taken.collect())
             }
             _ => return Err(PolicyError::Space("actions of another type than the policy's".into()).into()),
         };
@@ -370,14 +398,21 @@ impl Sac {
                 })?;
                 Ok((loss, gradient, -mean(&drawn.log_probs)))
             }
-            Kind::Discrete(alternatives) => {
+            Kind::Discrete(ref joint) => {
                 let q = smaller(&critics, input)?;
-                let soft =
-                    with_slice(params, |logits: &[f32]| discrete::soft(alternatives, logits, &q, alpha))?;
+                let soft = with_slice(params, |logits: &[f32]| joint.soft(logits, &q, alpha))?;
                 Ok((-mean(&soft.values), soft.d_logits, mean(&soft.entropies)))
             }
         }
     }
+}
+
+/// Distribution parameters `[N, P]` in which the actions that `masks` forbid are impossible; no masks forbid nothing.
+fn legal(target: &TargetPolicy, params: Tensor, masks: &[u8]) -> Result<Tensor, TrainError> {
+    if masks.is_empty() {
+        return Ok(params);
+    }
+    Ok(target.action_distribution().masked(&params, masks)?)
 }
 
 /// The smaller of the critics' estimates, flat.

@@ -1,7 +1,7 @@
 //! [`Replay`]: a ring of transitions, filled from batches and drawn from at random.
 
 use impresario_common::random::Stream;
-use impresario_common::space::Space;
+use impresario_common::space::{EnvironmentSpec, Space};
 use impresario_common::unroll::Array;
 use rand::RngExt;
 
@@ -11,6 +11,9 @@ use crate::batch::Batch;
 ///
 /// Memory grows with what is held. After a truncated step the next observation is the final one of its
 /// episode, so that its value can be bootstrapped from.
+///
+/// Where actions are masked, the mask of the next observation is needed for its value. A batch has none for the observations
+/// behind its last step and for final ones: steps that lead to these, unless they terminated, are not taken in.
 #[derive(Debug)]
 pub struct Replay {
     capacity: usize,
@@ -23,6 +26,10 @@ pub struct Replay {
     actions: Array,
     rewards: Vec<f32>,
     terminated: Vec<u8>,
+    /// M: flags of a mask of legal actions; 0 where there are none.
+    mask_len: usize,
+    masks: Vec<u8>,
+    next_masks: Vec<u8>,
 }
 
 /// Transitions drawn from the replay, row by row.
@@ -38,11 +45,16 @@ pub struct Sample {
     pub rewards: Vec<f32>,
     /// `[N]`, 0 or 1.
     pub terminated: Vec<u8>,
+    /// `[N, M]`: flags of the legal actions at the observations; empty where all are.
+    pub masks: Vec<u8>,
+    /// `[N, M]`: the same at the next observations.
+    pub next_masks: Vec<u8>,
 }
 
 impl Replay {
-    /// An empty ring for `capacity` transitions.
-    pub fn new(capacity: usize, observation: &Space, action: &Space) -> Self {
+    /// An empty ring for `capacity` transitions in `environment`.
+    pub fn new(capacity: usize, environment: &EnvironmentSpec) -> Self {
+        let EnvironmentSpec { observation, action, masks_actions, .. } = environment;
         let empty = |space: &Space| Array::zeros(space.dtype(), 0);
         Self {
             capacity,
@@ -54,6 +66,9 @@ impl Replay {
             actions: empty(action),
             rewards: vec![],
             terminated: vec![],
+            mask_len: if *masks_actions { action.alternatives() } else { 0 },
+            masks: vec![],
+            next_masks: vec![],
         }
     }
 
@@ -67,7 +82,7 @@ impl Replay {
         self.rewards.is_empty()
     }
 
-    /// Takes in all steps of `batch`.
+    /// Takes in the steps of `batch`.
     pub fn extend(&mut self, batch: &Batch) {
         let first_final = (batch.length + 1) * batch.columns;
         let mut finals = batch.final_steps.iter().enumerate().collect::<Vec<_>>();
@@ -78,7 +93,9 @@ impl Replay {
                 Some((k, _)) => first_final + k,
                 None => step + batch.columns,
             };
-            self.push(batch, step, next);
+            if self.mask_len == 0 || batch.terminated[step] == 1 || next < batch.steps() {
+                self.push(batch, step, next);
+            }
         }
     }
 
@@ -92,6 +109,8 @@ impl Replay {
             self.actions.extend_from(&batch.actions, step * a..(step + 1) * a);
             self.rewards.push(batch.rewards[step]);
             self.terminated.push(batch.terminated[step]);
+            self.masks.extend_from_slice(mask_of(batch, step, self.mask_len));
+            self.next_masks.extend_from_slice(mask_of(batch, next, self.mask_len));
             return;
         }
         let at = self.head;
@@ -101,6 +120,9 @@ impl Replay {
         self.actions.copy_from(at * a, &batch.actions, step * a, a);
         self.rewards[at] = batch.rewards[step];
         self.terminated[at] = batch.terminated[step];
+        let m = self.mask_len;
+        self.masks[at * m..(at + 1) * m].copy_from_slice(mask_of(batch, step, m));
+        self.next_masks[at * m..(at + 1) * m].copy_from_slice(mask_of(batch, next, m));
     }
 
     /// Draws `count` transitions uniformly, with replacement.
@@ -108,13 +130,15 @@ impl Replay {
     /// # Panics
     /// If nothing is held.
     pub fn sample(&self, count: usize, random: &mut Stream) -> Sample {
-        let (o, a) = (self.observation_len, self.action_len);
+        let (o, a, m) = (self.observation_len, self.action_len, self.mask_len);
         let mut sample = Sample {
             observations: Array::zeros(self.observations.dtype(), count * o),
             next_observations: Array::zeros(self.observations.dtype(), count * o),
             actions: Array::zeros(self.actions.dtype(), count * a),
             rewards: Vec::with_capacity(count),
             terminated: Vec::with_capacity(count),
+            masks: Vec::with_capacity(count * m),
+            next_masks: Vec::with_capacity(count * m),
         };
         for row in 0..count {
             let at = random.random_range(0..self.len());
@@ -123,9 +147,18 @@ impl Replay {
             sample.actions.copy_from(row * a, &self.actions, at * a, a);
             sample.rewards.push(self.rewards[at]);
             sample.terminated.push(self.terminated[at]);
+            sample.masks.extend_from_slice(&self.masks[at * m..(at + 1) * m]);
+            sample.next_masks.extend_from_slice(&self.next_masks[at * m..(at + 1) * m]);
         }
         sample
     }
+}
+
+/// The mask of the observation in row `row` of `batch`, which has `len` flags. Where there is none, behind the end of an
+/// episode, it is of no account.
+fn mask_of(batch: &Batch, row: usize, len: usize) -> &[u8] {
+    let range = row * len..(row + 1) * len;
+    batch.action_masks.get(range).unwrap_or(&batch.action_masks[..len])
 }
 
 #[cfg(test)]
@@ -147,7 +180,7 @@ mod tests {
         let action = Space::boxed(&[-1.0; 2], &[1.0; 2]);
         let batch = testing::batch(&action, 3);
         let environment = testing::environment(action.clone());
-        let mut replay = Replay::new(100, &environment.observation, &action);
+        let mut replay = Replay::new(100, &environment);
         replay.extend(&batch);
         assert_eq!(replay.len(), 12);
         let (held, led_to, rows) =
@@ -169,7 +202,7 @@ mod tests {
     fn the_oldest_transitions_make_room_and_all_held_are_drawn() {
         let action = Space::Discrete { n: 2 };
         let environment = testing::environment(action.clone());
-        let mut replay = Replay::new(8, &environment.observation, &action);
+        let mut replay = Replay::new(8, &environment);
         let mut batch = testing::batch(&action, 1);
         batch.rewards = (0..12).map(|i| i as f32).collect();
         replay.extend(&batch);
@@ -186,6 +219,29 @@ mod tests {
         for (row, reward) in sample.rewards.iter().enumerate() {
             let step = *reward as usize;
             assert_eq!(floats(&sample.observations)[row * 3..row * 3 + 3], rows[step * 3..step * 3 + 3]);
+        }
+    }
+
+    #[test]
+    fn where_actions_are_masked_steps_are_held_whose_next_mask_is_known_or_needless() {
+        let action = Space::MultiDiscrete { nvec: vec![2, 3] };
+        let environment = testing::environment(action.clone()).with_masked_actions();
+        let mut batch = testing::batch(&action, 1);
+        batch.rewards = (0..12).map(|i| i as f32).collect();
+        // A mask that tells its step.
+        let flags = |step: usize| [1, 1, 1, (step % 2) as u8, (step / 2 % 2) as u8];
+        batch.action_masks = (0..12).flat_map(flags).collect();
+        let mut replay = Replay::new(7, &environment);
+        replay.extend(&batch);
+        // 4 was cut, 9 to 11 end the batch; 2 and 6 terminated.
+        assert_eq!(replay.rewards, [8.0, 1.0, 2.0, 3.0, 5.0, 6.0, 7.0]);
+        let sample = replay.sample(100, &mut random::stream(5, Purpose::Learner, [0; 3]));
+        for (row, reward) in sample.rewards.iter().enumerate() {
+            let step = *reward as usize;
+            assert_eq!(sample.masks[5 * row..5 * row + 5], flags(step));
+            if sample.terminated[row] == 0 {
+                assert_eq!(sample.next_masks[5 * row..5 * row + 5], flags(step + 3));
+            }
         }
     }
 }

@@ -30,6 +30,9 @@ struct Case {
     params: Vec<f32>,
     next_observations: Vec<f32>,
     next_params: Vec<f32>,
+    nvec: Vec<u32>,
+    masks: Vec<u8>,
+    next_masks: Vec<u8>,
     noise: Vec<f32>,
     next_noise: Vec<f32>,
     rewards: Vec<f32>,
@@ -75,7 +78,8 @@ fn targets_losses_and_gradients_are_pytorchs() {
     for case in &fixture.cases {
         let action = match case.kind.as_str() {
             "continuous" => Space::boxed(&vec![-1.0; case.actions_len], &vec![1.0; case.actions_len]),
-            _ => Space::Discrete { n: case.actions_len as u32 },
+            _ if case.nvec.len() > 1 => Space::MultiDiscrete { nvec: case.nvec.clone() },
+            _ => Space::Discrete { n: case.nvec[0] },
         };
         let config = SacConfig {
             gamma: case.gamma,
@@ -83,7 +87,7 @@ fn targets_losses_and_gradients_are_pytorchs() {
             critic_hidden: case.hidden.clone(),
             ..SacConfig::default()
         };
-        let (sac, _) = sac(&action, config);
+        let (sac, target) = sac(&action, config);
         let load = |from: &BTreeMap<String, Vec<f32>>| {
             let shaped = |(name, var): (&str, &Var)| {
                 (name.to_owned(), Tensor::from_slice(&from[name], var.shape(), &Device::Cpu).unwrap())
@@ -103,11 +107,13 @@ fn targets_losses_and_gradients_are_pytorchs() {
             actions: actions.clone(),
             rewards: case.rewards.clone(),
             terminated: case.terminated.clone(),
+            masks: case.masks.clone(),
+            next_masks: case.next_masks.clone(),
         };
         let columns = case.params.len() / case.rows;
         let (input, next) =
             (tensor(&case.observations, case.inputs), tensor(&case.next_observations, case.inputs));
-        let params = tensor(&case.next_params, columns);
+        let params = legal(&target, tensor(&case.next_params, columns), &sample.next_masks).unwrap();
         let targets = sac.targets(&sample, &next, &params, case.alpha, &case.next_noise).unwrap();
         close(&targets, &case.targets, "targets");
 
@@ -119,7 +125,7 @@ fn targets_losses_and_gradients_are_pytorchs() {
             close(&gradient, &case.d_critics[name], name);
         }
 
-        let params = tensor(&case.params, columns);
+        let params = legal(&target, tensor(&case.params, columns), &sample.masks).unwrap();
         let (loss, gradient, entropy) = sac.policy_loss(&input, &params, case.alpha, &case.noise).unwrap();
         assert!((loss - case.policy_loss).abs() < 1e-5, "{loss}, PyTorch has {}", case.policy_loss);
         assert!((entropy - case.entropy).abs() < 1e-5, "{entropy}, PyTorch has {}", case.entropy);
@@ -127,8 +133,8 @@ fn targets_losses_and_gradients_are_pytorchs() {
     }
 }
 
-fn spaces() -> [Space; 2] {
-    [Space::Discrete { n: 2 }, Space::boxed(&[-1.0; 2], &[1.0; 2])]
+fn spaces() -> [Space; 3] {
+    [Space::Discrete { n: 2 }, Space::MultiDiscrete { nvec: vec![2, 3] }, Space::boxed(&[-1.0; 2], &[1.0; 2])]
 }
 
 fn small() -> SacConfig {
@@ -189,8 +195,8 @@ fn a_restored_method_goes_on_bit_for_bit() {
         other.parameters().load(&target.parameters().copied().unwrap()).unwrap();
         other.optimizer_mut().load_state(&target.optimizer().state().unwrap()).unwrap();
         // The replay is not part of the state.
-        second.replay = Replay::new(1000, &testing::environment(action.clone()).observation, &action);
-        first.replay = Replay::new(1000, &testing::environment(action.clone()).observation, &action);
+        second.replay = Replay::new(1000, &testing::environment(action.clone()));
+        first.replay = Replay::new(1000, &testing::environment(action.clone()));
         for seed in 5..8 {
             let progress = Progress { env_steps: 0, version: seed };
             first.update(&mut target, &testing::batch(&action, seed), progress).unwrap();
@@ -225,6 +231,50 @@ fn actions_that_it_cannot_learn_are_refused() {
         let spec = PolicySpec::new(&environment, &run.policy).unwrap();
         Sac::new(&run, &SacConfig::default(), &environment, &spec).unwrap_err().to_string()
     };
-    assert!(refused(Space::MultiDiscrete { nvec: vec![2, 2] }, true).contains("choices"));
+    let many = refused(Space::MultiDiscrete { nvec: vec![9; 4] }, true);
+    assert!(many.contains("MultiDiscrete([9, 9, 9, 9]) has more than 4096"), "{many}");
     assert!(refused(Space::boxed(&[-1.0], &[1.0]), false).contains("policy.squash = true"));
+}
+
+#[test]
+fn the_entropy_aimed_at_is_half_of_what_the_legal_actions_allow() {
+    let (sac, _) =
+        sac(&Space::MultiDiscrete { nvec: vec![2, 4] }, SacConfig { target_entropy_scale: 0.8, ..small() });
+    let close =
+        |found: f64, expected: f64| assert!((found - expected).abs() < 1e-6, "{found}, not {expected}");
+    close(sac.entropy_aimed_at(2, &[]), 0.4 * 8f64.ln());
+    let masks = [1, 0, 1, 0, 0, 0, 1, 1, 1, 1, 1, 0];
+    close(sac.entropy_aimed_at(2, &masks), 0.4 * 6f64.ln() / 2.0);
+}
+
+#[test]
+fn with_masks_it_learns_among_the_legal_actions_alone() {
+    let action = Space::Discrete { n: 3 };
+    let run = run_config(small());
+    let environment = testing::environment(action.clone()).with_masked_actions();
+    let spec = PolicySpec::new(&environment, &run.policy).unwrap();
+    let mut target = TargetPolicy::new(&run, &environment, &spec, &spec.initialise(7).unwrap()).unwrap();
+    let mut sac = Sac::new(&run, &small(), &environment, &spec).unwrap();
+    for seed in 0..6 {
+        let mut batch = testing::batch(&action, seed);
+        // The third alternative is always illegal, and no step was taken with it.
+        batch.action_masks = [1, 1, 0].repeat(12);
+        let progress = Progress { env_steps: 0, version: seed };
+        let before =
+            target.parameters().shared().get("policy.weight", &[3, 5]).unwrap().to_vec2::<f32>().unwrap();
+        let report = sac.update(&mut target, &batch, progress).unwrap();
+        // 8 of 12 steps lead to a known mask or terminate.
+        assert_eq!(report.metrics.get("replay"), Some(8.0 * (seed + 1) as f32));
+        let after =
+            target.parameters().shared().get("policy.weight", &[3, 5]).unwrap().to_vec2::<f32>().unwrap();
+        match report.outcome {
+            Outcome::Kept => assert!(seed < 2),
+            Outcome::Applied => {
+                assert_ne!(before[..2], after[..2]);
+                assert_eq!(before[2], after[2], "nothing is learned of what cannot be done");
+                assert!(report.metrics.get("entropy").unwrap() <= 2f32.ln() + 1e-6);
+            }
+            Outcome::Skipped { reason } => panic!("{reason}"),
+        }
+    }
 }

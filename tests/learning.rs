@@ -254,6 +254,11 @@ fn appo_learns_to_remember() {
 }
 
 #[test]
+fn trpo_learns_to_remember() {
+    remembers("trpo", "");
+}
+
+#[test]
 fn without_memory_there_is_nothing_to_remember() {
     let task = "run.steps = 20_000\nenvironment.id = \"Recall-v0\"\nrollout.unroll_length = 16\n\
                 learner.batch_size = 32\nalgorithm.name = \"ppo\"";

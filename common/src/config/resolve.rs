@@ -130,18 +130,12 @@ impl RunConfig {
             (-10.0..=10.0).contains(&self.policy.core_forget_bias),
             "must lie between -10 and 10",
         )?;
-        let (core, method) = (self.policy.core, self.algorithm.name());
+        let core = self.policy.core;
         check(
             "policy.core",
             &format!("{core:?}").to_lowercase(),
-            core == CoreKind::None || !["trpo", "sac"].contains(&method),
-            "must be \"none\" with trpo and sac, which learn from steps one by one",
-        )?;
-        check(
-            "policy.shared_encoder",
-            &self.policy.shared_encoder,
-            self.policy.shared_encoder || self.policy.core == CoreKind::None,
-            "must be true for a policy with a core, whose memory serves the value estimate, too",
+            core == CoreKind::None || self.algorithm.name() != "sac",
+            "must be \"none\" with sac, which learns from steps one by one",
         )?;
         not_negative("policy.policy_gain", self.policy.policy_gain.into())?;
         not_negative("policy.value_gain", self.policy.value_gain.into())?;

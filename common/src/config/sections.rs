@@ -170,8 +170,8 @@ pub struct PolicySection {
     pub min_value_deviation: f32,
     /// PopArt: largest deviation that values are scaled by, in scaled rewards.
     pub max_value_deviation: f32,
-    /// Whether the value estimate shares the policy's hidden layers. Layers of its own cost time, and keep its
-    /// errors from disturbing the policy.
+    /// Whether the value estimate shares the policy's hidden layers and core. Layers of its own cost time, and keep its
+    /// errors from disturbing the policy; beside them it sees the core's output then, which it does not teach.
     pub shared_encoder: bool,
     /// Memory between the encoder and the heads. It costs time, and is of use where an observation does not tell all that
     /// matters of what came before.

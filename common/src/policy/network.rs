@@ -149,6 +149,15 @@ impl PolicySpec {
         self.core().map_or(self.encoded_len(), |core| core.size)
     }
 
+    /// Numbers that the value head sees: the policy's where it shares its layers, else those of layers of its own, beside what
+    /// the policy's core remembers.
+    fn value_features(&self) -> usize {
+        match self.section.shared_encoder {
+            true => self.features(),
+            false => self.encoded_len() + self.core().map_or(0, |core| core.size),
+        }
+    }
+
     /// Names of the stacks of hidden layers: the policy's, and the value's where it has one of its own.
     fn encoders(&self) -> &'static [&'static str] {
         if self.section.shared_encoder { &["encoder"] } else { &["encoder", "value_encoder"] }
@@ -179,7 +188,13 @@ impl PolicySpec {
         }
         let inputs = self.features();
         parameters.extend(head::output_parameters(&self.section, &self.distribution, inputs));
-        parameters.extend(ParameterSpec::linear("value", inputs, 1, self.section.value_gain, 0.0));
+        parameters.extend(ParameterSpec::linear(
+            "value",
+            self.value_features(),
+            1,
+            self.section.value_gain,
+            0.0,
+        ));
         parameters.extend(head::log_std_parameters(&self.section, &self.distribution, inputs));
         for (name, role) in core::PARAMETERS {
             let Some(core) = self.core() else { break };
@@ -345,7 +360,7 @@ impl Policy {
             value_encoder: stacks.next(),
             core,
             policy_head: PolicyHead::new(&spec.section, &spec.distribution, inputs, weights)?,
-            value_head: Linear::new(weights, "value", inputs, 1, Activation::Identity)?,
+            value_head: Linear::new(weights, "value", spec.value_features(), 1, Activation::Identity)?,
         })
     }
 
@@ -374,8 +389,13 @@ impl Policy {
         if let Some(core) = &self.core {
             hidden = core.sequence(&hidden, sequence())?;
         }
-        let of_value = self.value_encoder.as_ref().map(|layers| encode(layers, &input)).transpose()?;
-        let values = self.value_head.forward(of_value.as_ref().unwrap_or(&hidden))?.flatten_all()?;
+        let features = match (&self.value_encoder, &self.core) {
+            (None, _) => hidden.clone(),
+            (Some(layers), None) => encode(layers, &input)?,
+            // It knows what the policy remembers, and teaches it nothing.
+            (Some(layers), Some(_)) => Tensor::cat(&[&encode(layers, &input)?, &hidden.detach()], 1)?,
+        };
+        let values = self.value_head.forward(&features)?.flatten_all()?;
         Ok(PolicyOutput { distribution: self.policy_head.forward(&hidden)?, values })
     }
 

@@ -75,6 +75,11 @@ impl TargetPolicy {
         &self.distribution
     }
 
+    /// S: numbers that the policy remembers of a copy of the environment; 0 without memory.
+    pub fn core_state_len(&self) -> usize {
+        self.policy.core_state_len()
+    }
+
     /// The optimiser.
     pub fn optimizer(&self) -> &Optimizer {
         &self.optimizer

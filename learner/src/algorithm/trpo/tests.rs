@@ -1,6 +1,6 @@
 //! TRPO's Fisher products against explicit matrices, and what an update promises.
 
-use impresario_common::config::{AlgorithmConfig, OptimizerKind};
+use impresario_common::config::{AlgorithmConfig, CoreKind, OptimizerKind};
 use impresario_common::policy::PolicySpec;
 use impresario_common::space::Space;
 
@@ -11,15 +11,27 @@ fn spaces() -> [Space; 3] {
     [Space::Discrete { n: 3 }, Space::MultiDiscrete { nvec: vec![2, 3] }, Space::boxed(&[-1.0; 2], &[1.0; 2])]
 }
 
-fn run_config() -> RunConfig {
+/// Every kind of action without memory, and every kind of memory.
+fn cases() -> Vec<(Space, CoreKind)> {
+    let cores = [CoreKind::Lstm, CoreKind::Gru].map(|core| (Space::Discrete { n: 3 }, core));
+    spaces().map(|action| (action, CoreKind::None)).into_iter().chain(cores).collect()
+}
+
+fn run_config(core: CoreKind) -> RunConfig {
     let mut run = testing::config(OptimizerKind::Adam);
+    run.policy.core = core;
+    run.policy.core_size = 3;
     run.algorithm = AlgorithmConfig::Trpo(TrpoConfig::default());
     run.policy.shared_encoder = false;
     run
 }
 
 fn target(action: &Space) -> TargetPolicy {
-    let (config, environment) = (run_config(), testing::environment(action.clone()));
+    target_with(action, CoreKind::None)
+}
+
+fn target_with(action: &Space, core: CoreKind) -> TargetPolicy {
+    let (config, environment) = (run_config(core), testing::environment(action.clone()));
     let spec = PolicySpec::new(&environment, &config.policy).unwrap();
     TargetPolicy::new(&config, &environment, &spec, &spec.initialise(7).unwrap()).unwrap()
 }
@@ -27,6 +39,8 @@ fn target(action: &Space) -> TargetPolicy {
 /// A batch that `target` itself has acted.
 fn batch(target: &TargetPolicy, action: &Space, seed: u64) -> Batch {
     let mut batch = testing::batch(action, seed);
+    let states = batch.columns * target.core_state_len();
+    batch.core_states = (0..states).map(|i| (i as f32).sin() / 2.0).collect();
     let output = target.forward(&batch).unwrap();
     let rows = target.log_prob_entropy(&output, &batch).unwrap().to_vec2::<f32>().unwrap();
     batch.behaviour_log_probs = rows[..batch.steps()].iter().map(|row| row[0]).collect();
@@ -35,8 +49,8 @@ fn batch(target: &TargetPolicy, action: &Space, seed: u64) -> Batch {
 
 #[test]
 fn products_are_those_of_the_explicit_fisher_matrix() {
-    for action in spaces() {
-        let target = target(&action);
+    for (action, core) in cases() {
+        let target = target_with(&action, core);
         let batch = batch(&target, &action, 1);
         let output = target.forward(&batch).unwrap();
         let params = output.distribution.clone();
@@ -75,7 +89,7 @@ fn products_are_those_of_the_explicit_fisher_matrix() {
             let scale = expected.iter().fold(0f64, |most, e| most.max(e.abs()));
             for (at, (found, expected)) in found.iter().zip(&expected).enumerate() {
                 let error = (f64::from(*found) - expected).abs();
-                assert!(error < 1e-3 * scale, "{action}, {at}: {found}, not {expected}");
+                assert!(error < 1e-3 * scale, "{action}, {core:?}, {at}: {found}, not {expected}");
             }
         }
         let unchanged = target.parameters().copied().unwrap();
@@ -88,9 +102,9 @@ fn products_are_those_of_the_explicit_fisher_matrix() {
 
 #[test]
 fn an_update_raises_the_surrogate_within_the_trust_region() {
-    for action in spaces() {
-        let mut target = target(&action);
-        let mut trpo = Trpo::new(&run_config(), &TrpoConfig::default()).unwrap();
+    for (action, core) in cases() {
+        let mut target = target_with(&action, core);
+        let mut trpo = Trpo::new(&run_config(core), &TrpoConfig::default()).unwrap();
         for version in 0..5 {
             let batch = batch(&target, &action, version);
             let report = trpo.update(&mut target, &batch, Progress { env_steps: 0, version }).unwrap();
@@ -111,7 +125,7 @@ fn the_first_order_estimate_of_the_divergence_is_the_bound() {
     // So small a step that the divergence is its quadratic form.
     let config = TrpoConfig { max_kl: 1e-4, cg_damping: 0.0, ..TrpoConfig::default() };
     let batch = batch(&target, &action, 3);
-    let mut trpo = Trpo::new(&run_config(), &config).unwrap();
+    let mut trpo = Trpo::new(&run_config(CoreKind::None), &config).unwrap();
     let report = trpo.update(&mut target, &batch, Progress { env_steps: 0, version: 0 }).unwrap();
     let tries = f64::from(report.metrics.get("line_search_steps").unwrap());
     let kl = f64::from(report.metrics.get("kl").unwrap());
@@ -125,7 +139,7 @@ fn every_parameter_learns() {
         let mut target = target(&action);
         let before = target.parameters().copied().unwrap();
         let batch = batch(&target, &action, 1);
-        let mut trpo = Trpo::new(&run_config(), &TrpoConfig::default()).unwrap();
+        let mut trpo = Trpo::new(&run_config(CoreKind::None), &TrpoConfig::default()).unwrap();
         trpo.update(&mut target, &batch, Progress { env_steps: 0, version: 0 }).unwrap();
         for ((name, before), (_, after)) in before.0.iter().zip(&target.parameters().copied().unwrap().0) {
             let flat = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
@@ -149,7 +163,7 @@ fn what_is_not_finite_leaves_everything_as_it_was() {
     };
     let before = flat(&target);
     let config = TrpoConfig { reward_scale: 10.0, ..TrpoConfig::default() };
-    let mut trpo = Trpo::new(&run_config(), &config).unwrap();
+    let mut trpo = Trpo::new(&run_config(CoreKind::None), &config).unwrap();
     let report = trpo.update(&mut target, &batch, Progress { env_steps: 0, version: 0 }).unwrap();
     assert!(matches!(report.outcome, Outcome::Skipped { .. }), "{:?}", report.outcome);
     assert_eq!(flat(&target), before);
@@ -157,8 +171,25 @@ fn what_is_not_finite_leaves_everything_as_it_was() {
 
 #[test]
 fn shared_layers_are_refused() {
-    let mut run = run_config();
+    let mut run = run_config(CoreKind::None);
     run.policy.shared_encoder = true;
     let error = Trpo::new(&run, &TrpoConfig::default()).unwrap_err().to_string();
     assert!(error.contains("policy.shared_encoder = false"), "{error}");
+}
+
+#[test]
+fn fitting_values_moves_nothing_that_the_policy_is_made_of() {
+    for core in [CoreKind::None, CoreKind::Lstm, CoreKind::Gru] {
+        let action = Space::Discrete { n: 3 };
+        let target = target_with(&action, core);
+        let batch = batch(&target, &action, 1);
+        let gradients = target.forward(&batch).unwrap().values.sum_all().unwrap().backward().unwrap();
+        let mut of_values = 0;
+        for (name, var) in target.parameters().iter() {
+            let taught = gradients.get(var).is_some();
+            assert_eq!(taught, name.starts_with("value"), "{core:?}: {name}");
+            of_values += usize::from(taught);
+        }
+        assert_eq!(of_values, 6);
+    }
 }

@@ -16,6 +16,7 @@
 //! - `convolution`: convolution and max pooling of images, and their gradients;
 //! - `recurrent`: LSTM and GRU over sequences, their gradient through time, and the single step that actors take;
 //! - `optimizer`: RMSProp and Adam steps in place;
+//! - `threads`: work shared out, and memory that calls leave for the next ones;
 //! - `storage`: slices of a tensor's memory, for reading and for updates in place.
 //!
 //! *Invariant*: `unsafe` code lives here (and in shared memory) only, and every block says why it is sound.
@@ -31,6 +32,7 @@ mod optimizer;
 mod recurrent;
 pub(crate) mod simd;
 mod storage;
+mod threads;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

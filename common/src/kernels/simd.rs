@@ -97,6 +97,10 @@ pub(crate) trait Simd: Isa {
     unsafe fn load_first(from: *const f32, count: usize) -> Self::Vector;
     /// Writes the first `count <= LANES` numbers.
     unsafe fn store_first(to: *mut f32, value: Self::Vector, count: usize);
+    /// `a + b`.
+    unsafe fn add(a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// `max(a, 0)`; NaN stays NaN.
+    unsafe fn rectify(a: Self::Vector) -> Self::Vector;
     /// `a * b + c`.
     unsafe fn fma(a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
 }
@@ -147,6 +151,14 @@ impl Simd for Portable {
             // SAFETY: the caller vouches for `count` numbers at `to`.
             unsafe { *to.add(lane) = number };
         }
+    }
+    #[inline(always)]
+    unsafe fn add(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
+        std::array::from_fn(|lane| a[lane] + b[lane])
+    }
+    #[inline(always)]
+    unsafe fn rectify(a: [f32; 4]) -> [f32; 4] {
+        a.map(|a| if a < 0.0 { 0.0 } else { a })
     }
     #[inline(always)]
     unsafe fn fma(a: [f32; 4], b: [f32; 4], c: [f32; 4]) -> [f32; 4] {
@@ -217,6 +229,16 @@ mod x86 {
             unsafe { _mm256_maskstore_ps(to, mask(count), value) }
         }
         #[inline(always)]
+        unsafe fn add(a: __m256, b: __m256) -> __m256 {
+            // SAFETY: AVX2 is present by `Simd`'s contract.
+            unsafe { _mm256_add_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn rectify(a: __m256) -> __m256 {
+            // SAFETY: AVX2 is present by `Simd`'s contract. The second operand is the result where one is NaN.
+            unsafe { _mm256_max_ps(_mm256_setzero_ps(), a) }
+        }
+        #[inline(always)]
         unsafe fn fma(a: __m256, b: __m256, c: __m256) -> __m256 {
             // SAFETY: FMA is present by `Simd`'s contract.
             unsafe { _mm256_fmadd_ps(a, b, c) }
@@ -265,6 +287,16 @@ mod x86 {
         unsafe fn store_first(to: *mut f32, value: __m512, count: usize) {
             // SAFETY: AVX-512 is present by `Simd`'s contract; lanes beyond `count` are not written.
             unsafe { _mm512_mask_storeu_ps(to, ((1u32 << count) - 1) as u16, value) }
+        }
+        #[inline(always)]
+        unsafe fn add(a: __m512, b: __m512) -> __m512 {
+            // SAFETY: AVX-512 is present by `Simd`'s contract.
+            unsafe { _mm512_add_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn rectify(a: __m512) -> __m512 {
+            // SAFETY: AVX-512 is present by `Simd`'s contract. The second operand is the result where one is NaN.
+            unsafe { _mm512_max_ps(_mm512_setzero_ps(), a) }
         }
         #[inline(always)]
         unsafe fn fma(a: __m512, b: __m512, c: __m512) -> __m512 {

@@ -1,9 +1,17 @@
-//! Convolution of images, image by image.
+//! Convolution of images, a few at a time.
 
+use super::Images;
 use super::geometry::Windows;
-use super::{Images, PixelOrder};
-use crate::kernels::linear_into;
-use crate::kernels::{Activation, threads};
+use super::images::Walk;
+use super::product::{Ends, Left, product, whole_columns};
+use crate::kernels::threads::{Scratch, share_out};
+use crate::kernels::{Activation, tanh};
+
+/// Windows that make up a product at least, where there are as many: its last tile is then a small part of it.
+const WINDOWS: usize = 192;
+
+/// Floating-point operations from which on a convolution is worth the start of threads.
+pub(super) const PARALLEL_WORK: usize = 1 << 24;
 
 /// Convolves images into `out` `[N, OH, OW, O]`, with the weight `[O, KH, KW, C]`.
 pub(super) fn forward(
@@ -15,62 +23,49 @@ pub(super) fn forward(
     activation: Activation,
     out: &mut [f32],
 ) {
-    let size = windows.count() * bias.len();
-    let count = out.len() / size;
-    let share = count.div_ceil(threads()).max(1);
-    std::thread::scope(|scope| {
-        for (part, out) in out.chunks_mut(share * size).enumerate() {
-            let mut work = move || {
-                let mut patches = vec![];
-                for (at, out) in out.chunks_mut(size).enumerate() {
-                    gather(images, part * share + at, channels, windows, &mut patches);
-                    linear_into(&patches, windows.count(), weight, bias, activation, out);
-                }
-            };
-            if share >= count {
-                work();
-            } else {
-                scope.spawn(work);
-            }
+    let (outputs, size) = (bias.len(), windows.count() * bias.len());
+    let walk = Walk::new(images, channels, windows);
+    let right = packed(weight, outputs, &walk.order);
+    let group = group(windows);
+    let rows = repeated(&walk.windows, group, walk.size);
+    let to: Vec<usize> = (0..rows.len()).map(|row| row * outputs).collect();
+    let worthwhile = 2 * out.len() * walk.order.len() >= PARALLEL_WORK;
+    share_out(out.chunks_mut(group * size).enumerate(), worthwhile, |(at, out)| {
+        let count = out.len() / size;
+        let mut scratch = Scratch::new(walk.scratch(count));
+        let left = Left {
+            data: walk.prepare(images, at * group, count, windows, &mut scratch),
+            rows: &rows[..count * windows.count()],
+            segments: &walk.rows,
+            length: walk.row,
+            step: 1,
+        };
+        let ends = Ends { bias, add: false, rectify: activation == Activation::Relu };
+        product(left, &right, outputs, ends, &to[..count * windows.count()], out);
+        if activation == Activation::Tanh {
+            tanh(out);
         }
     });
 }
 
-/// The windows of image `image`, `[OH OW, KH KW C]`.
-pub(super) fn gather(
-    images: Images<'_>,
-    image: usize,
-    channels: usize,
-    windows: &Windows,
-    patches: &mut Vec<f32>,
-) {
-    let size = windows.pixels() * channels;
-    patches.clear();
-    for row in 0..windows.output[0] {
-        for column in 0..windows.output[1] {
-            for y in 0..windows.kernel[0] {
-                for x in 0..windows.kernel[1] {
-                    let Some((y, x)) = windows.pixel(0, row, y).zip(windows.pixel(1, column, x)) else {
-                        patches.resize(patches.len() + channels, 0.0);
-                        continue;
-                    };
-                    let pixel = y * windows.input[1] + x;
-                    match images {
-                        Images::Floats(numbers) => {
-                            patches
-                                .extend_from_slice(&numbers[image * size + pixel * channels..][..channels]);
-                        }
-                        Images::Bytes { bytes, order: PixelOrder::Interleaved, scale } => {
-                            let bytes = &bytes[image * size + pixel * channels..][..channels];
-                            patches.extend(bytes.iter().map(|byte| f32::from(*byte) * scale));
-                        }
-                        Images::Bytes { bytes, order: PixelOrder::Planar, scale } => {
-                            let planes = bytes[image * size..][..size].chunks_exact(windows.pixels());
-                            patches.extend(planes.map(|plane| f32::from(plane[pixel]) * scale));
-                        }
-                    }
-                }
-            }
+/// Images of a product.
+pub(super) fn group(windows: &Windows) -> usize {
+    WINDOWS.div_ceil(windows.count())
+}
+
+/// `offsets` for each of `count` images that are `size` numbers apart.
+pub(super) fn repeated(offsets: &[usize], count: usize, size: usize) -> Vec<usize> {
+    (0..count).flat_map(|image| offsets.iter().map(move |offset| image * size + offset)).collect()
+}
+
+/// The weight `[O, K]` as a right factor `[K, O]`, whose row `k` is what lies at `order[k]`.
+fn packed(weight: &[f32], outputs: usize, order: &[usize]) -> Scratch {
+    let columns = whole_columns(outputs);
+    let mut right = Scratch::zeros(order.len() * columns);
+    for (output, weight) in weight.chunks_exact(order.len()).enumerate() {
+        for (row, at) in order.iter().enumerate() {
+            right[row * columns + output] = weight[*at];
         }
     }
+    right
 }

@@ -62,6 +62,11 @@ impl Windows {
         self.input[0] * self.input[1]
     }
 
+    /// Height and width of the image with the padding around it.
+    pub(super) fn padded(&self) -> [usize; 2] {
+        [0, 1].map(|axis| self.input[axis] + 2 * self.geometry.padding[axis])
+    }
+
     /// How many windows there are.
     pub(super) fn count(&self) -> usize {
         self.output[0] * self.output[1]

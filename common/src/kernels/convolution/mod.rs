@@ -8,7 +8,9 @@
 //! # Layout
 //!
 //! - `geometry`: which pixel a window covers;
-//! - `forward`, `gradient`: the arithmetic, image by image, shared out over [`threads`](super::threads) threads;
+//! - `product`: the matrix product whose left factor stays where it is in the image;
+//! - `images`: images as the product reads them;
+//! - `forward`, `gradient`: a convolution and its gradients, shared out over [`threads`](super::threads) threads;
 //! - `pooling`: max pooling and its gradient;
 //! - `composed`: the same of candle's own operations, for other devices and as a check.
 
@@ -16,7 +18,9 @@ mod composed;
 mod forward;
 mod geometry;
 mod gradient;
+mod images;
 mod pooling;
+mod product;
 #[cfg(test)]
 mod tests;
 

@@ -7,7 +7,11 @@ use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Result, Shape, T
 use super::composed;
 use super::geometry::{Geometry, Windows};
 use crate::kernels::storage::contiguous;
-use crate::kernels::{Isa, dispatch, threads, with_slice};
+use crate::kernels::threads::share_out;
+use crate::kernels::{Isa, dispatch, with_slice};
+
+/// Numbers of images from which on pooling them is worth the start of threads.
+const PARALLEL_NUMBERS: usize = 1 << 20;
 
 /// The greatest number of every window, channel by channel: `[N, OH, OW, C]` of images `[N, H, W, C]`.
 ///
@@ -58,24 +62,9 @@ impl CustomOp1 for MaxPool {
         let mut chosen = vec![0u8; out.len()];
         let images = contiguous(images, layout)?;
         let (from, to) = (self.windows.pixels() * channels, self.windows.count() * channels);
-        let share = count.div_ceil(threads()).max(1);
-        std::thread::scope(|scope| {
-            let parts = images
-                .chunks(share * from)
-                .zip(out.chunks_mut(share * to).zip(chosen.chunks_mut(share * to)));
-            for (images, (out, chosen)) in parts {
-                let mut work = move || {
-                    let each = out.chunks_mut(to).zip(chosen.chunks_mut(to));
-                    for (image, (out, chosen)) in images.chunks(from).zip(each) {
-                        pool(image, channels, &self.windows, out, chosen);
-                    }
-                };
-                if share >= count {
-                    work();
-                } else {
-                    scope.spawn(work);
-                }
-            }
+        let jobs = images.chunks(from).zip(out.chunks_mut(to).zip(chosen.chunks_mut(to)));
+        share_out(jobs, count * from >= PARALLEL_NUMBERS, |(image, (out, chosen))| {
+            pool(image, channels, &self.windows, out, chosen);
         });
         *self.chosen.lock().unwrap_or_else(PoisonError::into_inner) = chosen;
         Ok((CpuStorage::F32(out), (count, height, width, channels).into()))
@@ -90,11 +79,11 @@ impl CustomOp1 for MaxPool {
         let mut d_images = vec![0f32; images.elem_count()];
         let (from, to) = (self.windows.pixels() * channels, self.windows.count() * channels);
         with_slice(&grad.contiguous()?, |grad: &[f32]| {
-            for ((grad, chosen), d_image) in
-                grad.chunks(to).zip(chosen.chunks(to)).zip(d_images.chunks_mut(from))
-            {
+            let worthwhile = d_images.len() >= PARALLEL_NUMBERS;
+            let jobs = grad.chunks(to).zip(chosen.chunks(to)).zip(d_images.chunks_mut(from));
+            share_out(jobs, worthwhile, |((grad, chosen), d_image)| {
                 unpool(grad, chosen, channels, &self.windows, d_image);
-            }
+            });
         })?;
         Tensor::from_vec(d_images, images.shape(), images.device()).map(Some)
     }

@@ -17,6 +17,7 @@ use impresario_common::config::PolicySection;
 use impresario_common::policy::{Policy, PolicySpec};
 use impresario_common::random::{Purpose, Stream, stream};
 use impresario_common::unroll::{Unroll, UnrollLayout};
+use rand::RngExt;
 
 /// As in the default run.
 const UNROLL_LENGTH: usize = 20;
@@ -61,6 +62,41 @@ fn environment_steps(bencher: Bencher<'_, '_>, copies: usize) {
             final_observations: &mut finals,
         };
         vector.step(Action::Discrete(&actions), out).unwrap();
+    });
+}
+
+const MINATAR: [&str; 5] = [
+    "MinAtar/Asterix-v0",
+    "MinAtar/Breakout-v0",
+    "MinAtar/Freeway-v0",
+    "MinAtar/Seaquest-v0",
+    "MinAtar/SpaceInvaders-v0",
+];
+
+/// One copy of a game of MinAtar, with random actions that were drawn before.
+#[divan::bench(args = MINATAR)]
+fn minatar_steps(bencher: Bencher<'_, '_>, game: &str) {
+    const STEPS: usize = 1000;
+    let registry = Registry::native();
+    let mut vector = registry.make_vector(game, streams(Purpose::Environment, 1)).unwrap();
+    let mut observations = vec![0; vector.spec().observation.len()];
+    let (mut rewards, mut terminated, mut truncated) = ([0.0], [0], [0]);
+    // No episode is truncated.
+    let mut finals = Discard(vec![]);
+    vector.reset(ObservationMut::U8(&mut observations)).unwrap();
+    let mut random = stream(1, Purpose::Actions, [0; 3]);
+    let actions: Vec<i32> = (0..STEPS).map(|_| random.random_range(0..6)).collect();
+    bencher.counter(ItemsCount::new(STEPS)).bench_local(|| {
+        for action in &actions {
+            let out = VectorStep {
+                observations: ObservationMut::U8(&mut observations),
+                rewards: &mut rewards,
+                terminated: &mut terminated,
+                truncated: &mut truncated,
+                final_observations: &mut finals,
+            };
+            vector.step(Action::Discrete(std::slice::from_ref(action)), out).unwrap();
+        }
     });
 }
 

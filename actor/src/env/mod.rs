@@ -13,13 +13,15 @@
 //! - [`two_joint_arm`]: continuous control of a rigid body;
 //! - [`t_maze`], [`repeat_previous`]: tasks that need memory;
 //! - [`matrix_game`], [`repeated_game`], [`self_play`]: a game, against an opponent that adapts and against oneself;
-//! - [`tic_tac_toe`]: a board game with illegal moves.
+//! - [`tic_tac_toe`]: a board game with illegal moves;
+//! - [`minatar`]: five Atari games in miniature.
 
 pub mod acrobot;
 mod arrays;
 pub mod cartpole;
 pub mod matrix_game;
 pub mod measure;
+pub mod minatar;
 pub mod mountain_car;
 pub mod mountain_car_continuous;
 pub mod pendulum;

@@ -13,6 +13,7 @@ use super::acrobot::Acrobot;
 use super::cartpole::CartPole;
 use super::matrix_game::MatrixGame;
 use super::measure::Measure;
+use super::minatar::{ActionSet, Asterix, Breakout, Freeway, Game, MinAtar, Seaquest, SpaceInvaders};
 use super::mountain_car::MountainCar;
 use super::mountain_car_continuous::MountainCarContinuous;
 use super::pendulum::Pendulum;
@@ -62,7 +63,12 @@ impl Registry {
             .register(RepeatPrevious::default)
             .register(TicTacToe::default)
             .register(RepeatedGame::rock_paper_scissors)
-            .register_self_play("RockPaperScissorsSelfPlay-v0", MatrixGame::rock_paper_scissors());
+            .register_self_play("RockPaperScissorsSelfPlay-v0", MatrixGame::rock_paper_scissors())
+            .register_minatar::<Breakout>()
+            .register_minatar::<Asterix>()
+            .register_minatar::<Freeway>()
+            .register_minatar::<Seaquest>()
+            .register_minatar::<SpaceInvaders>();
         registry
     }
 
@@ -89,6 +95,12 @@ impl Registry {
             Box::new(SelfPlay::new(id, game.clone(), streams.len()))
         };
         self.insert(Entry { spec, measure, players: self_play::PLAYERS, make_vector: Arc::new(make_vector) })
+    }
+
+    /// Adds a game of MinAtar with either action set.
+    fn register_minatar<G: Game + 'static>(&mut self) -> &mut Self {
+        self.register(|| MinAtar::<G>::new(ActionSet::Full))
+            .register(|| MinAtar::<G>::new(ActionSet::Minimal))
     }
 
     fn insert(&mut self, entry: Entry) -> &mut Self {
@@ -248,8 +260,10 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "there is no environment \"CartPole-v0\"; did you mean \"CartPole-v1\"? \
-             (known: Acrobot-v1, CartPole-v1, MountainCar-v0, MountainCarContinuous-v0, Pendulum-v1, \
-             RepeatPrevious-v0, RockPaperScissors-v0, RockPaperScissorsSelfPlay-v0, TMaze-v0, TicTacToe-v0, \
+             (known: Acrobot-v1, CartPole-v1, MinAtar/Asterix-v0, MinAtar/Asterix-v1, MinAtar/Breakout-v0, \
+             MinAtar/Breakout-v1, MinAtar/Freeway-v0, MinAtar/Freeway-v1, MinAtar/Seaquest-v0, MinAtar/Seaquest-v1, \
+             MinAtar/SpaceInvaders-v0, MinAtar/SpaceInvaders-v1, MountainCar-v0, MountainCarContinuous-v0, \
+             Pendulum-v1, RepeatPrevious-v0, RockPaperScissors-v0, RockPaperScissorsSelfPlay-v0, TMaze-v0, TicTacToe-v0, \
              TwoJointArm-v0)"
         );
         let closest = |id| registry.spec(id).unwrap_err().closest;

@@ -8,6 +8,7 @@
 //! - `courses`: what holds for every native environment: seeds, copies, spaces;
 //! - `gymnasium`: classic control, against Gymnasium's recorded episodes;
 //! - `arm`: the two-joint arm, against mechanics;
+//! - `minatar`: MinAtar, against recordings of the package;
 //! - `memory`, `matrix_games`, `tic_tac_toe`: the others, against their rules.
 
 #![allow(clippy::unwrap_used, reason = "the lint's leave for tests does not reach their helpers")]
@@ -17,6 +18,7 @@ mod courses;
 mod gymnasium;
 mod matrix_games;
 mod memory;
+mod minatar;
 mod tic_tac_toe;
 mod vector;
 mod worker;

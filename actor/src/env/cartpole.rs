@@ -10,6 +10,7 @@ use impresario_common::random::Stream;
 use impresario_common::space::{EnvironmentSpec, Space};
 use rand::RngExt;
 
+use super::picture::Picture;
 use super::{Action, Environment, ObservationMut, Transition};
 
 const GRAVITY: f64 = 9.8;
@@ -57,6 +58,21 @@ impl Environment for CartPole {
         )
         .with_max_episode_steps(500)
         .with_solved_return(475.0)
+    }
+
+    fn render(&self) -> Option<Picture> {
+        // Pixels a metre; the rail is twice as long as the way to the end of an episode.
+        const SCALE: f64 = 300.0 / (4.0 * MAX_X);
+        let [x, _, theta, _] = self.state;
+        let mut picture = Picture::new(300, 120, [255; 3], TAU);
+        let axle = [150.0 + SCALE * x, 90.0];
+        let (sin, cos) = theta.sin_cos();
+        let length = SCALE * 2.0 * LENGTH;
+        picture.rectangle([0.0, 99.0], [300.0, 101.0], [160; 3]);
+        picture.rectangle([axle[0] - 18.0, 84.0], [axle[0] + 18.0, 100.0], [40; 3]);
+        picture.line(axle, [axle[0] + length * sin, axle[1] - length * cos], 3.5, [202, 120, 60]);
+        picture.line(axle, axle, 2.5, [120, 120, 200]);
+        Some(picture)
     }
 
     fn reset(&mut self, random: &mut Stream, observation: ObservationMut<'_>) {

@@ -8,6 +8,7 @@
 //! # Layout
 //!
 //! - `arrays`, [`vector`]: access to what crosses the seam; the vector of copies and its checks;
+//! - [`picture`]: what environments draw of themselves;
 //! - [`registry`], [`measure`]: environments by name; what is told of a policy beside its mean return;
 //! - [`cartpole`], [`acrobot`], [`mountain_car`], [`mountain_car_continuous`], [`pendulum`]: Gymnasium's classic control;
 //! - [`two_joint_arm`]: continuous control of a rigid body;
@@ -25,6 +26,7 @@ pub mod minatar;
 pub mod mountain_car;
 pub mod mountain_car_continuous;
 pub mod pendulum;
+pub mod picture;
 pub mod registry;
 pub mod repeat_previous;
 pub mod repeated_game;
@@ -38,6 +40,7 @@ use impresario_common::random::Stream;
 use impresario_common::space::EnvironmentSpec;
 
 use measure::Measure;
+use picture::Picture;
 
 /// Room for observations, in the element type that the environment's space declares.
 #[derive(Debug)]
@@ -102,6 +105,12 @@ pub trait Environment: Send {
     fn measure(&self) -> Option<Measure> {
         None
     }
+
+    /// A picture of the present state for people to look at, of one size throughout; `None` from an environment that does
+    /// not draw itself.
+    fn render(&self) -> Option<Picture> {
+        None
+    }
 }
 
 /// Many copies of one environment, stepped together; episodes restart by themselves.
@@ -137,6 +146,26 @@ pub trait VectorEnvironment: Send {
         masks.fill(1);
         Ok(())
     }
+
+    /// From now on keeps a picture of the first copy after each reset and step. A step that ends an episode gives two: of the
+    /// state in which it ended, and of the first one of the next.
+    ///
+    /// # Errors
+    /// If the environment does not draw itself.
+    fn film(&mut self) -> Result<(), EnvironmentError> {
+        Err(cannot_draw(self.spec()))
+    }
+
+    /// The pictures that were kept since the last call, if it is filmed.
+    fn take_pictures(&mut self) -> Vec<Picture> {
+        vec![]
+    }
+}
+
+/// What to say of an environment that is to be filmed and does not draw itself.
+fn cannot_draw(spec: &EnvironmentSpec) -> EnvironmentError {
+    let message = "it does not draw itself (Environment::render), so that there is nothing to film".into();
+    EnvironmentError { id: spec.id.clone(), message }
 }
 
 /// Where a vector writes what its step led to.

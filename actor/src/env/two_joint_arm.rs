@@ -17,6 +17,7 @@ use impresario_common::space::{EnvironmentSpec, Space};
 use rand::RngExt;
 
 use super::measure::Measure;
+use super::picture::Picture;
 use super::{Action, Environment, ObservationMut, Transition};
 
 /// Length of each link, in metres.
@@ -218,6 +219,22 @@ impl Environment for TwoJointArm {
         let reached = distance <= NEAR && norm(Arm::tip_velocity(self.state)) <= SLOW;
         let reward = if reached { 1.0 } else { -distance / (2.0 * REACH * f64::from(LIMIT)) };
         Transition { reward, terminated: reached, truncated: false }
+    }
+
+    fn render(&self) -> Option<Picture> {
+        // Pixels a metre.
+        const SCALE: f64 = 100.0;
+        let place = |[x, y]: [f64; 2]| [110.0 + SCALE * x, 110.0 - SCALE * y];
+        let (shoulder, tip) = ([0.0; 2], Arm::tip(self.state));
+        let (sin, cos) = self.state[0].sin_cos();
+        let elbow = [LENGTH * cos, LENGTH * sin];
+        let mut picture = Picture::new(220, 220, [255; 3], DT);
+        picture.line(place(self.target), place(self.target), SCALE * NEAR, [220, 60, 60]);
+        picture.line(place(shoulder), place(elbow), 5.0, [60, 90, 160]);
+        picture.line(place(elbow), place(tip), 4.0, [90, 150, 200]);
+        picture.line(place(shoulder), place(shoulder), 3.0, [30; 3]);
+        picture.line(place(tip), place(tip), 3.0, [30; 3]);
+        Some(picture)
     }
 
     fn measure(&self) -> Option<Measure> {

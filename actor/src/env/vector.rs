@@ -10,8 +10,10 @@ use std::ops::Range;
 use impresario_common::random::Stream;
 use impresario_common::space::{ElementType, EnvironmentSpec, Space};
 
+use super::picture::Picture;
 use super::{
     Action, Environment, EnvironmentError, FinalObservations, ObservationMut, VectorEnvironment, VectorStep,
+    cannot_draw,
 };
 
 /// Copies of an environment of one type, so that the loop over them is compiled for that type.
@@ -22,6 +24,8 @@ use super::{
 pub struct NativeVector<E> {
     frame: Frame,
     copies: Vec<Copy<E>>,
+    /// Pictures of the first copy, if it is filmed.
+    film: Option<Vec<Picture>>,
     /// Steps after which an episode is truncated; no episode gets to `u64::MAX`.
     limit: u64,
 }
@@ -41,7 +45,14 @@ impl<E: Environment> NativeVector<E> {
         let copies = streams.into_iter().map(|random| Copy { environment: make(), random, elapsed: 0 });
         let copies: Vec<_> = copies.collect();
         let limit = spec.max_episode_steps.map_or(u64::MAX, u64::from);
-        Self { frame: Frame::new(spec, copies.len()), copies, limit }
+        Self { frame: Frame::new(spec, copies.len()), copies, film: None, limit }
+    }
+
+    /// Keeps a picture of `copy` if it is the one that is filmed.
+    fn shoot(&mut self, copy: usize) {
+        if let (0, Some(film)) = (copy, &mut self.film) {
+            film.extend(self.copies[copy].environment.render());
+        }
     }
 }
 
@@ -60,12 +71,15 @@ impl<E: Environment> VectorEnvironment for NativeVector<E> {
             copy.elapsed = 0;
             copy.environment.reset(&mut copy.random, observations.part(self.frame.observation(i)));
         }
+        self.shoot(0);
         Ok(())
     }
 
     fn step(&mut self, actions: Action<'_>, mut out: VectorStep<'_>) -> Result<(), EnvironmentError> {
         self.frame.check_step(actions, &out)?;
-        for (i, copy) in self.copies.iter_mut().enumerate() {
+        let filmed = self.film.is_some();
+        for i in 0..self.copies.len() {
+            let copy = &mut self.copies[i];
             let mut observation = out.observations.part(self.frame.observation(i));
             let whole = 0..observation.len();
             let action = actions.part(self.frame.action(i));
@@ -77,16 +91,33 @@ impl<E: Environment> VectorEnvironment for NativeVector<E> {
             out.rewards[i] = transition.reward as f32;
             out.terminated[i] = u8::from(terminated);
             out.truncated[i] = u8::from(truncated);
+            if filmed {
+                self.shoot(i);
+            }
             if !terminated && !truncated {
                 continue;
             }
             if !terminated {
                 self.frame.hand_over(observation.part(whole), i, &mut *out.final_observations)?;
             }
+            let copy = &mut self.copies[i];
             copy.elapsed = 0;
             copy.environment.reset(&mut copy.random, observation);
+            if filmed {
+                self.shoot(i);
+            }
         }
         Ok(())
+    }
+
+    fn film(&mut self) -> Result<(), EnvironmentError> {
+        let draws_itself = self.copies.first().is_some_and(|copy| copy.environment.render().is_some());
+        self.film = draws_itself.then(Vec::new);
+        draws_itself.then_some(()).ok_or_else(|| cannot_draw(self.frame.spec()))
+    }
+
+    fn take_pictures(&mut self) -> Vec<Picture> {
+        self.film.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     fn legal_actions(&self, masks: &mut [u8]) -> Result<(), EnvironmentError> {

@@ -17,6 +17,7 @@ use impresario_common::unroll::{Array, Unroll, UnrollLayout};
 
 use super::noise::StateNoise;
 use crate::counters::Counters;
+use crate::env::picture::Picture;
 use crate::env::{
     Action, EnvironmentError, FinalObservations, ObservationMut, VectorEnvironment, VectorStep,
 };
@@ -159,6 +160,19 @@ impl Sampler {
     /// From now on, keeps the parameters of the distributions that actions are chosen by.
     pub fn keep_parameters(&mut self) {
         self.parameters = Some(vec![]);
+    }
+
+    /// From now on keeps pictures of the first copy.
+    ///
+    /// # Errors
+    /// If the environment does not draw itself.
+    pub fn film(&mut self) -> Result<(), EnvironmentError> {
+        self.vector.film()
+    }
+
+    /// The pictures that were kept since the last call, if it is filmed: one after each reset and step.
+    pub fn take_pictures(&mut self) -> Vec<Picture> {
+        self.vector.take_pictures()
     }
 
     /// `[T, E, P]`: the parameters that the last unroll was acted with, if they are kept; otherwise empty.

@@ -231,3 +231,32 @@ fn everything_is_legal_in_an_environment_that_says_nothing_of_masks() {
     cartpole.legal_actions(&mut masks).unwrap();
     assert_eq!((masks, cartpole.spec().masks_actions), ([1; 4], false));
 }
+
+#[test]
+fn a_film_shows_the_first_copy_from_each_first_state_to_each_last() {
+    let mut vector = Registry::native().make_vector("CartPole-v1", streams(3, 2)).unwrap();
+    vector.film().unwrap();
+    let mut worker = Worker::reset(&mut *vector);
+    assert_eq!(vector.take_pictures().len(), 1);
+    // Pushed to one side the pole falls within some ten steps; the other copy's falls do not count.
+    let (mut steps, mut ends) = (0, 0);
+    let mut last = None;
+    while ends < 3 {
+        worker.choose(&mut *vector, &[1, 0]);
+        let ended = usize::from(worker.terminated[0] == 1);
+        let pictures = vector.take_pictures();
+        assert_eq!(pictures.len(), 1 + ended);
+        assert_ne!(last.as_ref(), pictures.first());
+        if ended == 1 {
+            assert_ne!(
+                pictures[0], pictures[1],
+                "the last state is shown before the first of the next episode"
+            );
+        }
+        last = pictures.into_iter().last();
+        (steps, ends) = (steps + 1, ends + ended);
+    }
+    assert!(steps > 20);
+    let mut maze = Registry::native().make_vector("TMaze-v0", streams(3, 1)).unwrap();
+    assert!(maze.film().unwrap_err().to_string().contains("does not draw itself"));
+}

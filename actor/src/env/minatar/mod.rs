@@ -17,6 +17,7 @@ pub mod space_invaders;
 use impresario_common::random::Stream;
 use impresario_common::space::{ElementType, EnvironmentSpec, Space};
 
+use super::picture::{Picture, hue};
 use super::{Action, Environment, ObservationMut, Transition};
 
 pub use asterix::Asterix;
@@ -175,6 +176,22 @@ impl<G: Game> Environment for MinAtar<G> {
             Space::Box { low: vec![0.0; len], high: vec![1.0; len], shape, dtype: ElementType::U8 };
         let action = Space::Discrete { n: self.keys().len() as u32 };
         EnvironmentSpec::new(format!("MinAtar/{}-v{version}", G::NAME), observation, action)
+    }
+
+    /// A square for each cell, in the colour of the highest of its channels.
+    fn render(&self) -> Option<Picture> {
+        const CELL: usize = 16;
+        const SECONDS: f64 = 0.1;
+        let mut cells = vec![0; SIDE * SIDE * G::CHANNELS];
+        self.show(&mut cells);
+        let mut picture = Picture::new(SIDE * CELL, SIDE * CELL, [0; 3], SECONDS);
+        for (place, channels) in cells.chunks_exact(G::CHANNELS).enumerate() {
+            let Some(channel) = channels.iter().rposition(|&set| set == 1) else { continue };
+            let corner = [place % SIDE, place / SIDE].map(|at| (at * CELL) as f64);
+            let colour = hue(channel, G::CHANNELS);
+            picture.rectangle(corner, corner.map(|at| at + CELL as f64), colour);
+        }
+        Some(picture)
     }
 
     fn reset(&mut self, random: &mut Stream, observation: ObservationMut<'_>) {

@@ -7,8 +7,7 @@ use anyhow::Context;
 use impresario_actor::env::registry::Registry;
 
 /// Prints one line an environment: name, spaces, time limit, and the return that counts as solved.
-pub(crate) fn run() -> anyhow::Result<ExitCode> {
-    let registry = Registry::native();
+pub(crate) fn run(registry: &Registry) -> anyhow::Result<ExitCode> {
     let mut rows = vec![["ID", "OBSERVATION", "ACTION", "EPISODE STEPS", "SOLVED AT"].map(String::from)];
     for id in registry.ids() {
         let spec = registry.spec(id)?;

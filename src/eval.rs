@@ -9,11 +9,12 @@ use impresario_actor::counters::Counters;
 use impresario_actor::env::registry::Registry;
 use impresario_actor::rollout::{ActionChoice, Sampler};
 use impresario_common::policy::{Policy, PolicySpec};
-use impresario_common::process;
+use impresario_common::process::{self, Usage};
 use impresario_common::random::{Purpose, stream};
 use impresario_common::unroll::{Unroll, UnrollLayout};
 use impresario_learner::checkpoint;
 
+use crate::film::Film;
 use crate::judgement::Judgement;
 
 /// Steps between two looks at whether the episode is over.
@@ -37,11 +38,15 @@ pub(crate) struct EvalCommand {
     /// Take the most likely action instead of sampling
     #[arg(long)]
     greedy: bool,
+
+    /// Film the first episode, if the environment draws itself: an animated GIF
+    #[arg(long, value_name = "FILE")]
+    gif: Option<PathBuf>,
 }
 
 impl EvalCommand {
     /// Plays the episodes and prints a line each and a summary.
-    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+    pub(crate) fn run(self, registry: &Registry) -> anyhow::Result<ExitCode> {
         process::limit_threads(1);
         let checkpoint = checkpoint::latest(&self.run_dir.join("checkpoints"))
             .with_context(|| format!("cannot read the checkpoints of {}", self.run_dir.display()))?;
@@ -55,7 +60,6 @@ impl EvalCommand {
         let spec = PolicySpec::new(environment, &checkpoint.config.policy)?;
         let policy = Policy::new(&spec, &checkpoint.weights)
             .with_context(|| format!("{} does not fit its own configuration", path.display()))?;
-        let registry = Registry::native();
         let layout = UnrollLayout {
             core_state_len: spec.core_state_len(),
             ..UnrollLayout::new(UNROLL_LENGTH, environment)
@@ -78,7 +82,11 @@ impl EvalCommand {
             if judgement.needs_parameters() {
                 sampler.keep_parameters();
             }
-            let episode = play(&mut sampler, &policy, &layout)?;
+            let film = self.gif.as_deref().filter(|_| number == 0).map(Film::new);
+            if film.is_some() {
+                sampler.film().map_err(|e| Usage(format!("--gif: {e}")))?;
+            }
+            let episode = play(&mut sampler, &policy, &layout, film)?;
             judgement.episode(episode.total, &episode.parameters, spec.distribution().parameter_count());
             episodes.push(episode);
         }
@@ -101,6 +109,9 @@ impl EvalCommand {
         if let Some(summary) = judgement.summary() {
             println!("{summary}");
         }
+        if let Some(gif) = &self.gif {
+            println!("wrote {} of the first episode", gif.display());
+        }
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -115,8 +126,13 @@ struct Episode {
 }
 
 /// Plays one episode in a copy of its own. Where copies play one another it is one game, and the return that of the
-/// first player.
-fn play(sampler: &mut Sampler, policy: &Policy, layout: &UnrollLayout) -> anyhow::Result<Episode> {
+/// first player. A film has a picture of the first state and of that after each step.
+fn play(
+    sampler: &mut Sampler,
+    policy: &Policy,
+    layout: &UnrollLayout,
+    mut film: Option<Film>,
+) -> anyhow::Result<Episode> {
     let (counters, stop) = (Counters::default(), AtomicBool::new(false));
     let mut unroll = Unroll::zeros(layout, sampler.copies());
     let (mut parameters, mut rows) = (vec![], 0);
@@ -128,7 +144,16 @@ fn play(sampler: &mut Sampler, policy: &Policy, layout: &UnrollLayout) -> anyhow
         {
             // The last unroll went on after the end.
             parameters.truncate(parameters.len() / rows * steps as usize);
+            if let Some(mut film) = film {
+                // Pictures of the next episode follow.
+                let left = u64::from(steps) + 1 - film.pictures();
+                sampler.take_pictures().into_iter().take(left as usize).try_for_each(|p| film.add(p))?;
+                film.finish()?;
+            }
             return Ok(Episode { total: total.into(), steps, parameters });
+        }
+        if let Some(film) = &mut film {
+            sampler.take_pictures().into_iter().try_for_each(|p| film.add(p))?;
         }
     }
 }

@@ -43,11 +43,11 @@ pub(crate) struct TrainCommand {
 
 impl TrainCommand {
     /// Trains until solved, out of steps, or asked to stop.
-    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+    pub(crate) fn run(self, registry: &Registry) -> anyhow::Result<ExitCode> {
         let mut config = RunConfig::from_flags(&self.run)?;
         // All start together, so that a run does not depend on which process came up first.
         config.learner.wait_for_actors = config.learner.wait_for_actors.max(self.actors as usize);
-        Registry::native().spec(&config.environment.id).map_err(|e| process::Usage(e.to_string()))?;
+        registry.spec(&config.environment.id).map_err(|e| process::Usage(e.to_string()))?;
         let has_goal = config.run.until_return.is_a_goal();
         let options = command::prepare(config, &self.run, self.log)?;
         let summary = command::runtime()?.block_on(async {

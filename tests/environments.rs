@@ -94,3 +94,46 @@ fn eval_refuses_a_policy_that_was_trained_on_other_parts_of_observations() {
     assert!(ended.stderr.contains("part 0 is \"cart\""), "{}", ended.stderr);
     assert!(ended.stderr.contains("but of observations without parts here"), "{}", ended.stderr);
 }
+
+#[test]
+fn an_episode_is_filmed_from_its_first_state_to_its_last() {
+    let folder = tempfile::tempdir().unwrap();
+    let (run_dir, film) = (folder.path().join("run"), folder.path().join("episode.gif"));
+    let (run_dir, film) = (run_dir.to_str().unwrap(), film.to_str().unwrap());
+    for (env, size) in
+        [("CartPole-v1", [300, 120]), ("TwoJointArm-v0", [220, 220]), ("MinAtar/Breakout-v1", [160, 160])]
+    {
+        let steps = ["--steps", "2000", "--until-return", "never", "--actors", "1", "--run-dir", run_dir];
+        let ended = run(&[&["train", "--env", env][..], &steps].concat());
+        assert_eq!(ended.code(), 0, "{}", ended.stderr);
+        let ended = run(&["eval", run_dir, "--episodes", "2", "--gif", film]);
+        assert_eq!(ended.code(), 0, "{}", ended.stderr);
+        let first = ended.stdout.lines().next().unwrap();
+        let steps: usize =
+            first.rsplit_once(", ").unwrap().1.strip_suffix(" steps").unwrap().parse().unwrap();
+
+        let mut options = gif::DecodeOptions::new();
+        options.set_color_output(gif::ColorOutput::RGBA);
+        let mut decoder = options.read_info(std::fs::File::open(film).unwrap()).unwrap();
+        assert_eq!([decoder.width(), decoder.height()], size);
+        let mut pictures = vec![];
+        while let Some(frame) = decoder.read_next_frame().unwrap() {
+            pictures.push(frame.buffer.to_vec());
+        }
+        assert_eq!(pictures.len(), steps + 1, "{}", ended.stdout);
+        assert!(pictures.windows(2).any(|pair| pair[0] != pair[1]), "nothing moves in {env}");
+        std::fs::remove_dir_all(run_dir).unwrap();
+    }
+}
+
+#[test]
+fn an_environment_that_does_not_draw_itself_is_not_filmed() {
+    let folder = tempfile::tempdir().unwrap();
+    let run_dir = folder.path().join("run");
+    let run_dir = run_dir.to_str().unwrap();
+    let task = ["train", "--env", "TMaze-v0", "--steps", "2000", "--until-return", "never", "--actors", "1"];
+    assert_eq!(run(&[&task[..], &["--run-dir", run_dir]].concat()).code(), 0);
+    let ended = run(&["eval", run_dir, "--gif", "never.gif"]);
+    assert_eq!(ended.code(), 64, "{}", ended.stderr);
+    assert!(ended.stderr.contains("TMaze-v0: it does not draw itself"), "{}", ended.stderr);
+}

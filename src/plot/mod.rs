@@ -64,11 +64,11 @@ enum XAxis {
 
 impl PlotCommand {
     /// Reads the runs and writes the picture.
-    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+    pub(crate) fn run(self, registry: &Registry) -> anyhow::Result<ExitCode> {
         let format = Format::of(&self.output).map_err(Usage)?;
         let runs: Vec<Run> = self.run_dirs.iter().map(|dir| Run::read(dir)).collect::<anyhow::Result<_>>()?;
         let drawable = self.with_values(&runs)?;
-        let panels = self.panels(&drawable);
+        let panels = self.panels(&drawable, registry);
         let axes = Axes { x: self.x.label(), y: self.y_label() };
         let lines: usize = panels.iter().map(|panel| panel.series.len()).sum();
         picture::write(&self.output, format, &panels, &axes)?;
@@ -110,8 +110,7 @@ impl PlotCommand {
     }
 
     /// A panel for each environment, in the order in which the runs name them.
-    fn panels(&self, runs: &[(&Run, Curve)]) -> Vec<Panel> {
-        let registry = Registry::native();
+    fn panels(&self, runs: &[(&Run, Curve)], registry: &Registry) -> Vec<Panel> {
         let mut panels: Vec<Panel> = vec![];
         for group in groups::group(&runs.iter().map(|(run, _)| *run).collect::<Vec<_>>()) {
             let members: Vec<Curve> = group.members.iter().map(|&i| runs[i].1.clone()).collect();

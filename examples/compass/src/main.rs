@@ -1,6 +1,9 @@
-//! An environment of one's own: this program is an actor for it.
+//! An environment of one's own: this program is `impresario` with the environment `Compass-v0` beside its own.
 //!
-//! Start a learner with `impresario learner --env Compass-v0`, then this with `--learner http://127.0.0.1:5005`.
+//! ```text
+//! cargo run --release -- check-env Compass-v0
+//! cargo run --release -- train --env Compass-v0
+//! ```
 
 use impresario_actor::env::registry::Registry;
 use impresario_actor::env::{Action, Environment, ObservationMut, Transition};
@@ -41,5 +44,5 @@ impl Environment for Compass {
 fn main() -> std::process::ExitCode {
     let mut registry = Registry::native();
     registry.register(Compass::default);
-    impresario_actor::main_with(registry)
+    impresario::main_with(registry)
 }

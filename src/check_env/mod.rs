@@ -1,0 +1,88 @@
+//! `impresario check-env`: whether an environment keeps the promises that training relies on, and how fast it is.
+//!
+//! The checks go through the vector of copies, as rollout workers do, so that native environments and Gymnasium's are held to the
+//! same.
+//!
+//! # Layout
+//!
+//! - here: the command, its report and its verdict;
+//! - [`examination`]: what is done with the copies;
+//! - `stage`: a vector of copies with what it wrote last, in which a panic is an error like any other;
+//! - `contents`: whether numbers are what their space says;
+//! - [`report`]: what was found;
+//! - `speed`: steps a second.
+
+mod contents;
+mod examination;
+mod report;
+mod speed;
+mod stage;
+
+use std::process::ExitCode;
+
+use impresario_actor::env::VectorEnvironment;
+use impresario_actor::env::registry::Registry;
+use impresario_common::process;
+use impresario_common::random::Stream;
+use impresario_common::space::EnvironmentSpec;
+
+use examination::Examination;
+
+/// Flags of `impresario check-env`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct CheckEnvCommand {
+    /// Environment to check
+    #[arg(value_name = "ID")]
+    id: String,
+
+    /// Steps taken in each of a few copies
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(2..))]
+    steps: u32,
+
+    /// Seed of the copies and of their actions
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    seed: u64,
+
+    /// Seconds for which speed is measured
+    #[arg(long, value_name = "SECONDS", default_value_t = 1.0, value_parser = seconds)]
+    seconds: f64,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds: f64 = text.parse().map_err(|_| format!("{text:?} is no number"))?;
+    if seconds.is_finite() && seconds >= 0.0 { Ok(seconds) } else { Err("write a number from 0 on".into()) }
+}
+
+/// The environment under examination.
+pub(crate) struct Subject<'a> {
+    /// What it says of itself.
+    spec: &'a EnvironmentSpec,
+    /// Copies that make one game.
+    players: usize,
+    /// Makes copies, one for each stream.
+    make: &'a dyn Fn(Vec<Stream>) -> Result<Box<dyn VectorEnvironment>, String>,
+}
+
+impl CheckEnvCommand {
+    /// Checks, prints what was found, and fails if a promise is broken.
+    pub(crate) fn run(self, registry: &Registry) -> anyhow::Result<ExitCode> {
+        let spec = registry.spec(&self.id).map_err(|e| process::Usage(e.to_string()))?;
+        let players = registry.players(&self.id)?;
+        let make = |streams: Vec<Stream>| registry.make_vector(&self.id, streams).map_err(|e| e.to_string());
+        let subject = Subject { spec, players, make: &make };
+        println!("{}: {} -> {}", spec.id, spec.observation, spec.action);
+        let report = stage::quietly(|| {
+            let mut examination = Examination::new(&subject, self.seed);
+            examination.spaces();
+            if examination.may_go_on() {
+                examination.play(self.steps);
+            }
+            if examination.may_go_on() {
+                examination.speed(self.seconds);
+            }
+            examination.into_report()
+        });
+        print!("{report}");
+        Ok(if report.failures() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}

@@ -1,6 +1,6 @@
-//! `impresario eval`: play episodes with a trained policy and print their returns.
+//! `impresario eval`: play episodes with a trained policy, print what came of them, and record it on request.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 
@@ -12,8 +12,10 @@ use impresario_common::policy::{Policy, PolicySpec};
 use impresario_common::process::{self, Usage};
 use impresario_common::random::{Purpose, stream};
 use impresario_common::unroll::{Unroll, UnrollLayout};
-use impresario_learner::checkpoint;
+use impresario_learner::checkpoint::{self, Checkpoint};
+use impresario_learner::report::RunDir;
 
+use crate::evaluation::{Evaluation, Played};
 use crate::film::Film;
 use crate::judgement::Judgement;
 
@@ -27,7 +29,15 @@ pub(crate) struct EvalCommand {
     #[arg(value_name = "RUN_DIR")]
     run_dir: PathBuf,
 
-    /// Episodes to play
+    /// Evaluate every checkpoint of the run, oldest first; report.checkpoint_steps says how many there are
+    #[arg(long)]
+    all: bool,
+
+    /// Write the outcome to evaluations.jsonl in the run directory, where `plot` finds it; one that is there is replaced
+    #[arg(long)]
+    record: bool,
+
+    /// Episodes to play with each checkpoint
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     episodes: u32,
 
@@ -40,22 +50,67 @@ pub(crate) struct EvalCommand {
     greedy: bool,
 
     /// Film the first episode, if the environment draws itself: an animated GIF
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "all")]
     gif: Option<PathBuf>,
 }
 
 impl EvalCommand {
-    /// Plays the episodes and prints a line each and a summary.
+    /// Plays the episodes and prints a summary; of a single checkpoint a line for each episode as well.
     pub(crate) fn run(self, registry: &Registry) -> anyhow::Result<ExitCode> {
         process::limit_threads(1);
-        let checkpoint = checkpoint::latest(&self.run_dir.join("checkpoints"))
-            .with_context(|| format!("cannot read the checkpoints of {}", self.run_dir.display()))?;
-        let Some((path, checkpoint)) = checkpoint else {
+        let checkpoints = self.checkpoints(&self.run_dir.join("checkpoints"))?;
+        let mut records = String::new();
+        for path in &checkpoints {
+            let evaluation = self.evaluate(registry, path, &checkpoint::load(path)?)?;
+            if !self.all {
+                for (number, episode) in evaluation.episodes.iter().enumerate() {
+                    println!(
+                        "episode {:>3}: return {:>10.3}, {} steps",
+                        number + 1,
+                        episode.total,
+                        episode.steps
+                    );
+                }
+            }
+            println!("{}", evaluation.summary());
+            if let Some(gif) = &self.gif {
+                println!("wrote {} of the first episode", gif.display());
+            }
+            records += &format!("{}\n", evaluation.record());
+        }
+        if self.record {
+            RunDir::open(&self.run_dir)?.write_evaluations(&records)?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// The checkpoints to evaluate, at least one.
+    fn checkpoints(&self, folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+        let unreadable = || format!("cannot read the checkpoints of {}", self.run_dir.display());
+        let found = match self.all {
+            true => checkpoint::paths(folder).with_context(unreadable)?,
+            false => checkpoint::latest(folder)
+                .with_context(unreadable)?
+                .into_iter()
+                .map(|(path, _)| path)
+                .collect(),
+        };
+        if found.is_empty() {
             bail!(
                 "{} holds no valid checkpoint: is it the run directory of a run that has written one?",
                 self.run_dir.display()
             );
-        };
+        }
+        Ok(found)
+    }
+
+    /// Plays the episodes with one checkpoint.
+    fn evaluate<'a>(
+        &self,
+        registry: &'a Registry,
+        path: &Path,
+        checkpoint: &Checkpoint,
+    ) -> anyhow::Result<Evaluation<'a>> {
         let environment = &checkpoint.environment;
         let spec = PolicySpec::new(environment, &checkpoint.config.policy)?;
         let policy = Policy::new(&spec, &checkpoint.weights)
@@ -77,6 +132,9 @@ impl EvalCommand {
             if let Some(mismatch) = environment.mismatch("in the run", vector.spec(), "here") {
                 bail!("{mismatch}: evaluate with the version of the environment that the run had");
             }
+            if let Some(mismatch) = environment.mismatch("in the run", vector.spec(), "here") {
+                bail!("{mismatch}: evaluate with the version of the environment that the run had");
+            }
             let distribution = spec.distribution().clone();
             let mut sampler = Sampler::new(vector, distribution, &layout, actions.collect(), choice)?;
             if judgement.needs_parameters() {
@@ -86,53 +144,31 @@ impl EvalCommand {
             if film.is_some() {
                 sampler.film().map_err(|e| Usage(format!("--gif: {e}")))?;
             }
-            let episode = play(&mut sampler, &policy, &layout, film)?;
-            judgement.episode(episode.total, &episode.parameters, spec.distribution().parameter_count());
-            episodes.push(episode);
+            let (played, parameters) = play(&mut sampler, &policy, &layout, film)?;
+            judgement.episode(played.total, &parameters, spec.distribution().parameter_count());
+            episodes.push(played);
         }
-
-        let mean = |f: &dyn Fn(&Episode) -> f64| episodes.iter().map(f).sum::<f64>() / episodes.len() as f64;
-        let mean_return = mean(&|e| e.total);
-        let deviation = mean(&|e| (e.total - mean_return).powi(2)).sqrt();
-        for (number, episode) in episodes.iter().enumerate() {
-            println!("episode {:>3}: return {:>10.3}, {} steps", number + 1, episode.total, episode.steps);
-        }
-        println!(
-            "{}, policy version {} ({}): mean return {mean_return:.3} +- {deviation:.3} over {} episodes, mean length \
-             {:.1}",
-            environment.id,
-            checkpoint.policy_version,
-            if self.greedy { "greedy" } else { "sampled" },
-            episodes.len(),
-            mean(&|e| f64::from(e.steps)),
-        );
-        if let Some(summary) = judgement.summary() {
-            println!("{summary}");
-        }
-        if let Some(gif) = &self.gif {
-            println!("wrote {} of the first episode", gif.display());
-        }
-        Ok(ExitCode::SUCCESS)
+        Ok(Evaluation {
+            environment: environment.id.clone(),
+            env_steps: checkpoint.env_steps,
+            seconds: checkpoint.totals.seconds,
+            policy_version: checkpoint.policy_version,
+            greedy: self.greedy,
+            episodes,
+            judgement,
+        })
     }
 }
 
-/// What became of one episode.
-#[derive(Debug)]
-struct Episode {
-    total: f64,
-    steps: u32,
-    /// `[steps, copies, P]`: the parameters of the distributions that actions were chosen by, if they were kept.
-    parameters: Vec<f32>,
-}
-
 /// Plays one episode in a copy of its own. Where copies play one another it is one game, and the return that of the
-/// first player. A film has a picture of the first state and of that after each step.
+/// first player. With it come the parameters of the distributions that actions were chosen by, `[steps, copies, P]`, if
+/// the sampler keeps them. A film has a picture of the first state and of that after each step.
 fn play(
     sampler: &mut Sampler,
     policy: &Policy,
     layout: &UnrollLayout,
     mut film: Option<Film>,
-) -> anyhow::Result<Episode> {
+) -> anyhow::Result<(Played, Vec<f32>)> {
     let (counters, stop) = (Counters::default(), AtomicBool::new(false));
     let mut unroll = Unroll::zeros(layout, sampler.copies());
     let (mut parameters, mut rows) = (vec![], 0);
@@ -150,7 +186,7 @@ fn play(
                 sampler.take_pictures().into_iter().take(left as usize).try_for_each(|p| film.add(p))?;
                 film.finish()?;
             }
-            return Ok(Episode { total: total.into(), steps, parameters });
+            return Ok((Played { total: total.into(), steps }, parameters));
         }
         if let Some(film) = &mut film {
             sampler.take_pictures().into_iter().try_for_each(|p| film.add(p))?;

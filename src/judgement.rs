@@ -42,9 +42,19 @@ impl<'a> Judgement<'a> {
         self.count += 1;
     }
 
+    /// Name and number of what it came to, if there is a measure: the share of successes, or the mean exploitability a
+    /// round.
+    pub(crate) fn value(&self) -> Option<(&'static str, f64)> {
+        let name = match self.measure? {
+            Measure::Success { .. } => "success",
+            Measure::Exploitability(_) => "exploitability",
+        };
+        Some((name, self.sum / self.count as f64))
+    }
+
     /// A line on what it came to, if there is a measure.
     pub(crate) fn summary(&self) -> Option<String> {
-        let mean = self.sum / self.count as f64;
+        let (_, mean) = self.value()?;
         match self.measure? {
             Measure::Success { what, .. } => {
                 Some(format!("{what}: {:.1} % ({} of {})", 100.0 * mean, self.sum, self.count))
@@ -72,7 +82,7 @@ mod tests {
     fn without_a_measure_there_is_nothing_to_tell() {
         let mut judgement = Judgement::new(None);
         judgement.episode(1.0, &[0.0; 3], 3);
-        assert_eq!(judgement.summary(), None);
+        assert_eq!((judgement.summary(), judgement.value()), (None, None));
     }
 
     #[test]
@@ -95,5 +105,7 @@ mod tests {
         judgement.episode(0.0, &[[7.0; 3], [-300.0; 3]].concat(), 3);
         let summary = judgement.summary().unwrap_or_default();
         assert!(summary.starts_with("exploitability: 0.3750 a round (mean over 4 "), "{summary}");
+        let (name, value) = judgement.value().unwrap_or_default();
+        assert!(name == "exploitability" && (value - 0.375).abs() < 1e-9, "{name} {value}");
     }
 }

@@ -15,6 +15,7 @@
 mod check_env;
 mod envs;
 mod eval;
+mod evaluation;
 mod film;
 mod judgement;
 mod plot;

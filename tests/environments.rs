@@ -41,6 +41,38 @@ fn eval_tells_how_exploitable_a_policy_of_a_matrix_game_is() {
 }
 
 #[test]
+fn a_policy_that_starts_far_from_the_equilibrium_learns_it_and_the_record_shows_how() {
+    let folder = tempfile::tempdir().unwrap();
+    let run_dir = folder.path().join("run");
+    let path = run_dir.to_str().unwrap();
+    let recipe = concat!(env!("CARGO_MANIFEST_DIR"), "/benchmarks/recipes/ppo-RockPaperScissors-v0.toml");
+    let task = ["train", "--config", recipe, "--seed", "4", "--steps", "100000"];
+    let task = [&task[..], &["--set", "report.checkpoint_steps=20000", "--run-dir", path]].concat();
+    let ended = run(&task);
+    assert_eq!(ended.code(), 0, "{}\n{}", ended.stdout, ended.stderr);
+    let ended = run(&["eval", path, "--all", "--record", "--episodes", "5"]);
+    assert_eq!(ended.code(), 0, "{}", ended.stderr);
+
+    let record = std::fs::read_to_string(run_dir.join("evaluations.jsonl")).unwrap();
+    let lines: Vec<serde_json::Value> =
+        record.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let steps: Vec<u64> = lines.iter().map(|line| line["env_steps"].as_u64().unwrap()).collect();
+    // Lockstep updates of 128 x 16 steps: a checkpoint at the first that reaches each multiple, and one at the end.
+    assert_eq!(steps, [0, 20480, 40960, 61440, 81920, 100352]);
+    let values: Vec<f64> =
+        lines.iter().map(|line| line["evaluation"]["exploitability"].as_f64().unwrap()).collect();
+    let (first, last) = (values[0], values[values.len() - 1]);
+    assert!(first > 0.3, "untrained, by the initialisation: {values:?}");
+    assert!(last < 0.1, "trained: {values:?}");
+    assert_eq!(ended.stdout.matches("exploitability: ").count(), lines.len(), "{}", ended.stdout);
+
+    let picture = folder.path().join("curve.svg");
+    let ended = run(&["plot", path, "--y", "exploitability", "-o", picture.to_str().unwrap()]);
+    assert_eq!(ended.code(), 0, "{}", ended.stderr);
+    assert!(std::fs::read_to_string(picture).unwrap().contains("exploitability"));
+}
+
+#[test]
 fn one_policy_plays_both_sides_of_a_game() {
     let (printed, mean_return) =
         train_and_eval("RockPaperScissorsSelfPlay-v0", "20000", &["--actors", "1", "--envs-per-actor", "8"]);

@@ -51,6 +51,30 @@ pub(crate) struct Session {
     pub(crate) env_steps: u64,
 }
 
+/// Environment steps at which checkpoints are due: at 0, and wherever a multiple of a distance is reached or passed.
+#[derive(Debug)]
+struct Milestones {
+    /// 0 for none.
+    every: u64,
+    due: u64,
+}
+
+impl Milestones {
+    /// For a run that begins or goes on at `steps`.
+    fn new(every: u64, steps: u64) -> Self {
+        Self { every, due: every.saturating_mul(steps.div_ceil(every.max(1))) }
+    }
+
+    /// Whether one is due at `steps`; then the next one is planned.
+    fn is_due(&mut self, steps: u64) -> bool {
+        let due = self.every > 0 && steps >= self.due;
+        if due {
+            self.due = self.every.saturating_mul(steps / self.every + 1);
+        }
+        due
+    }
+}
+
 impl Session {
     /// Trains until the run is over, and hands the last checkpoint over. Afterwards nothing more is admitted.
     pub(crate) fn run(mut self) -> Result<Ending, TrainError> {
@@ -72,6 +96,10 @@ impl Session {
         self.broadcast.publish(self.trainer.snapshot()?);
         let interval = Duration::from_secs_f64(self.config.report.checkpoint_seconds);
         let mut last_checkpoint = Instant::now();
+        let mut milestones = Milestones::new(self.config.report.checkpoint_steps, self.env_steps);
+        if milestones.is_due(self.env_steps) {
+            self.checkpoints.submit_milestone(self.checkpoint()?);
+        }
         let mut lags = vec![];
         loop {
             self.recorder.waiting(Instant::now());
@@ -82,6 +110,9 @@ impl Session {
             let ended = self.update(&work, &mut lags)?;
             if let Some(ending) = ended {
                 return Ok(ending);
+            }
+            if milestones.is_due(self.env_steps) {
+                self.checkpoints.submit_milestone(self.checkpoint()?);
             }
             if last_checkpoint.elapsed() >= interval {
                 last_checkpoint = Instant::now();
@@ -135,5 +166,25 @@ impl Session {
         } else {
             None
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where milestones are due, of updates of `batch` steps up to `end`.
+    fn due(every: u64, start: u64, batch: u64, end: u64) -> Vec<u64> {
+        let mut milestones = Milestones::new(every, start);
+        (start..=end).step_by(batch as usize).filter(|&steps| milestones.is_due(steps)).collect()
+    }
+
+    #[test]
+    fn milestones_are_due_at_the_start_and_where_multiples_are_passed() {
+        assert_eq!(due(100, 0, 40, 400), [0, 120, 200, 320, 400]);
+        assert_eq!(due(100, 0, 250, 1000), [0, 250, 500, 750, 1000]);
+        assert_eq!(due(100, 130, 10, 300), [200, 300]);
+        assert_eq!(due(100, 200, 50, 300), [200, 300]);
+        assert!(due(0, 0, 40, 400).is_empty());
     }
 }

@@ -99,6 +99,8 @@ fn draw_panel<S: DrawingBackend>(
 ) -> Result<(), DrawError<S>> {
     let text = |size: u32| (FONT, size * scale).into_font();
     let (xs, ys) = ranges(panel);
+    let legend =
+        if ends_low(panel, &ys) { SeriesLabelPosition::UpperRight } else { SeriesLabelPosition::LowerRight };
     let mut chart = ChartBuilder::on(area)
         .caption(&panel.title, text(19))
         .margin(14 * scale)
@@ -131,7 +133,7 @@ fn draw_panel<S: DrawingBackend>(
     }
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::LowerRight)
+        .position(legend)
         .margin(10 * scale)
         .legend_area_size(26 * scale)
         .background_style(WHITE.mix(0.85))
@@ -163,6 +165,13 @@ fn draw_series<S: DrawingBackend>(
         .label(&series.label)
         .legend(move |(x, y)| PathElement::new([(x, y), (x + 18 * scale as i32, y)], style));
     Ok(())
+}
+
+/// Whether most lines end in the lower half, where the legend would hide them.
+fn ends_low(panel: &Panel, ys: &Range<f64>) -> bool {
+    let middle = f64::midpoint(ys.start, ys.end);
+    let ends: Vec<f64> = panel.series.iter().filter_map(|series| Some(series.line.last()?.1)).collect();
+    2 * ends.iter().filter(|&&end| end < middle).count() > ends.len()
 }
 
 /// What the axes of `panel` span: from 0 along x, and all values with a margin along y.
@@ -200,6 +209,21 @@ fn short(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_legend_keeps_clear_of_where_most_lines_end() {
+        let panel = |ends: &[f64]| Panel {
+            title: String::new(),
+            level: None,
+            series: ends
+                .iter()
+                .map(|&end| Series::line(String::new(), vec![(0.0, 5.0), (1.0, end)]))
+                .collect(),
+        };
+        let low = |ends: &[f64]| ends_low(&panel(ends), &(0.0..10.0));
+        assert!(low(&[1.0]) && low(&[1.0, 2.0, 9.0]));
+        assert!(!low(&[9.0]) && !low(&[1.0, 9.0]) && !low(&[]));
+    }
 
     #[test]
     fn ticks_are_short() {

@@ -47,8 +47,8 @@ pub(crate) struct PlotCommand {
     #[arg(long, value_enum, default_value_t = XAxis::Steps)]
     x: XAxis,
 
-    /// What the vertical axis shows: any number of curve.jsonl or metrics.jsonl, say entropy, policy_lag or
-    /// steps_per_second
+    /// What the vertical axis shows: any number of curve.jsonl, metrics.jsonl or evaluations.jsonl, say entropy,
+    /// policy_lag, steps_per_second or exploitability
     #[arg(long, value_name = "METRIC", default_value = MEAN_RETURN)]
     y: String,
 }

@@ -1,7 +1,7 @@
 //! [`Run`]: what a run directory says about the course of its run; docs/run-directory.md describes the files.
 //!
-//! Read with open eyes for other versions of this program: any number in `curve.jsonl` and `metrics.jsonl` is a
-//! metric, and of the configuration only the names of environment and algorithm are needed.
+//! Read with open eyes for other versions of this program: any number in `curve.jsonl`, `metrics.jsonl` and
+//! `evaluations.jsonl` is a metric, and of the configuration only the names of environment and algorithm are needed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -31,6 +31,7 @@ pub(super) struct Run {
     pub(super) stopped_when_solved: bool,
     curve: Table,
     intervals: Table,
+    evaluations: Table,
 }
 
 /// A file of JSON lines.
@@ -71,6 +72,7 @@ impl Run {
         };
         let curve = Table::read(&files.curve())?;
         let intervals = Table::read(&files.metrics())?;
+        let evaluations = Table::read(&files.evaluations())?;
         if curve.rows.is_empty() && intervals.rows.is_empty() {
             bail!(
                 "{} has no metrics yet: has its run begun to train? A point is written every report.curve_steps \
@@ -89,25 +91,31 @@ impl Run {
             stopped_when_solved: Summary::read(&files.summary()).is_ok_and(|s| s.stopped_by == "solved"),
             curve,
             intervals,
+            evaluations,
             dir: dir.to_owned(),
         })
     }
 
     /// Names of what can be drawn, without the prefix `metrics.`.
     pub(super) fn metrics(&self) -> impl Iterator<Item = &str> {
-        let names = self.curve.names.iter().chain(&self.intervals.names);
+        let names = self.tables().into_iter().flat_map(|table| &table.names);
         names.map(|name| name.strip_prefix("metrics.").unwrap_or(name))
     }
 
     /// Whether there is a metric called `name`, though it may have no value.
     pub(super) fn knows(&self, name: &str) -> bool {
-        self.curve.resolve(name).or(self.intervals.resolve(name)).is_some()
+        self.tables().into_iter().any(|table| table.resolve(name).is_some())
     }
 
-    /// The points of a metric, ascending along the axis: of the curve, or else of the intervals.
+    /// Where to look for a metric, first place first.
+    fn tables(&self) -> [&Table; 3] {
+        [&self.curve, &self.intervals, &self.evaluations]
+    }
+
+    /// The points of a metric, ascending along the axis: of the curve, or else of the intervals, or else of the
+    /// evaluations.
     pub(super) fn points(&self, x: XAxis, name: &str) -> Vec<(f64, f64)> {
-        let tables = [&self.curve, &self.intervals];
-        let found = tables.into_iter().find_map(|table| Some((table, table.resolve(name)?)));
+        let found = self.tables().into_iter().find_map(|table| Some((table, table.resolve(name)?)));
         let Some((table, name)) = found else { return vec![] };
         let point = |row: &Row| {
             let x = match x {
@@ -158,11 +166,11 @@ impl Table {
         self.rows.push(row);
     }
 
-    /// The full name of the metric that a user calls `name`: a trainer's metric needs no prefix, and an object with a
-    /// mean stands for it.
+    /// The full name of the metric that a user calls `name`: a trainer's metric and what an evaluation came to need no
+    /// prefix, and an object with a mean stands for it.
     fn resolve(&self, name: &str) -> Option<String> {
-        let names = [name.to_owned(), format!("metrics.{name}"), format!("{name}.mean")];
-        names.into_iter().find(|name| self.names.contains(name))
+        let names = ["", "metrics.", "evaluation."].map(|prefix| format!("{prefix}{name}"));
+        names.into_iter().chain([format!("{name}.mean")]).find(|name| self.names.contains(name))
     }
 }
 

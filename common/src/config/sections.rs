@@ -431,6 +431,10 @@ pub struct ReportSection {
     pub curve_steps: u64,
     /// Seconds between two checkpoints; one is always written at the end.
     pub checkpoint_seconds: f64,
+    /// Environment steps between two further checkpoints, the first one before any training; 0 writes none. Of use to
+    /// evaluate a run all along (`impresario eval --all`), with `checkpoints_kept` large enough for all of them.
+    /// Training waits where the disk cannot keep up.
+    pub checkpoint_steps: u64,
     /// Checkpoints kept; the oldest are removed.
     pub checkpoints_kept: usize,
     /// Whether TensorBoard event files are written.
@@ -443,6 +447,7 @@ impl Default for ReportSection {
             interval_seconds: 2.0,
             curve_steps: 0,
             checkpoint_seconds: 60.0,
+            checkpoint_steps: 0,
             checkpoints_kept: 3,
             tensorboard: true,
         }

@@ -7,7 +7,7 @@
 //! # Layout
 //!
 //! * [`file`](self): one checkpoint as bytes, with its checksum.
-//! * [`store`](self): the folder `checkpoints/`: [`save`], [`load`], [`latest`], retention.
+//! * [`store`](self): the folder `checkpoints/`: [`save`], [`load`], [`latest`], [`paths`], retention.
 //! * [`writer`](self): the thread that writes.
 //! * [`skipped`](self): batches whose update was skipped, for the inquest.
 //!
@@ -48,7 +48,7 @@ use crate::accounting::Accounting;
 use crate::optimizer::OptimizerState;
 use crate::report::Totals;
 
-pub use store::{latest, load, save};
+pub use store::{latest, load, paths, save};
 pub use writer::CheckpointWriter;
 
 /// All that a run needs to go on: plain data that shares nothing with the trainer.

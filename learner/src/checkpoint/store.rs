@@ -53,6 +53,14 @@ pub fn latest(folder: &Path) -> Result<Option<(PathBuf, Checkpoint)>, Checkpoint
     Ok(None)
 }
 
+/// The files in `folder` that bear a checkpoint's name, oldest first; none if there is no such folder.
+///
+/// # Errors
+/// If the folder exists and cannot be read.
+pub fn paths(folder: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
+    Ok(list(folder)?.into_iter().rev().map(|(_, path)| path).collect())
+}
+
 /// Environment steps and paths of the files that bear a checkpoint's name, newest first.
 fn list(folder: &Path) -> Result<Vec<(u64, PathBuf)>, CheckpointError> {
     let entries = match fs::read_dir(folder) {

@@ -152,6 +152,21 @@ fn the_writer_writes_what_it_is_handed_before_it_ends() {
 }
 
 #[test]
+fn no_milestone_is_left_out_however_many_are_handed_over_at_once() {
+    let run_dir = tempfile::tempdir().unwrap();
+    let writer = CheckpointWriter::start(run_dir.path(), 100).unwrap();
+    let original = checkpoint(0);
+    for env_steps in 0..40 {
+        writer.submit_milestone(Checkpoint { env_steps, ..original.clone() });
+    }
+    writer.submit(Checkpoint { env_steps: 40, ..original });
+    writer.finish().unwrap();
+    let found = paths(&run_dir.path().join("checkpoints")).unwrap();
+    let steps: Vec<u64> = found.iter().map(|path| load(path).unwrap().env_steps).collect();
+    assert_eq!(steps, (0..=40).collect::<Vec<_>>());
+}
+
+#[test]
 fn a_disk_that_refuses_is_counted_and_reported_at_the_end() {
     let run_dir = tempfile::tempdir().unwrap();
     fs::write(run_dir.path().join("checkpoints"), b"a file where the folder should be").unwrap();

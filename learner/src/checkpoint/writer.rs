@@ -1,5 +1,6 @@
 //! [`CheckpointWriter`]: the thread that writes, so that the trainer never waits for a disk.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -11,8 +12,12 @@ use crate::batch::Batch;
 /// Skipped batches written in one run: the first ones tell the cause.
 const SKIPPED_BATCHES: u32 = 10;
 
+/// Milestones that may wait for the disk before the trainer does.
+const MOST_MILESTONES: usize = 4;
+
 /// A thread that writes what it is handed: at most one checkpoint and one batch wait, and a newer checkpoint
-/// replaces one that waits. Errors (a full disk) are logged and counted; training goes on.
+/// replaces one that waits; of milestones none is left out, and the trainer waits when several do. Errors (a full
+/// disk) are logged and counted; training goes on.
 ///
 /// Dropping it waits for what was handed over.
 #[derive(Debug)]
@@ -31,6 +36,8 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Waiting {
     checkpoint: Option<Checkpoint>,
+    /// Oldest first.
+    milestones: VecDeque<Checkpoint>,
     /// With the policy version whose update was skipped.
     batch: Option<(u64, Batch)>,
     closing: bool,
@@ -44,20 +51,23 @@ impl Shared {
 
     fn hand_over(&self, change: impl FnOnce(&mut Waiting)) {
         change(&mut self.lock());
-        self.changed.notify_one();
+        self.changed.notify_all();
     }
 
     /// Takes what waits; blocks until there is something. `None` once closed and empty.
     fn take(&self) -> Option<Waiting> {
         let mut waiting = self.lock();
-        while waiting.checkpoint.is_none() && waiting.batch.is_none() {
+        while waiting.checkpoint.is_none() && waiting.milestones.is_empty() && waiting.batch.is_none() {
             if waiting.closing {
                 return None;
             }
             waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
         }
+        // One milestone at a time, so that no more are in memory than may wait, and the one being written.
+        let milestones = waiting.milestones.pop_front().into_iter().collect();
         let (checkpoint, batch) = (waiting.checkpoint.take(), waiting.batch.take());
-        Some(Waiting { checkpoint, batch, closing: waiting.closing })
+        self.changed.notify_all();
+        Some(Waiting { checkpoint, milestones, batch, closing: waiting.closing })
     }
 }
 
@@ -78,6 +88,16 @@ impl CheckpointWriter {
     /// Hands over a checkpoint; one that still waits is forgotten in favour of it.
     pub fn submit(&self, checkpoint: Checkpoint) {
         self.shared.hand_over(|waiting| waiting.checkpoint = Some(checkpoint));
+    }
+
+    /// Hands over a checkpoint that is written whatever comes after it; waits while several such ones do.
+    pub fn submit_milestone(&self, checkpoint: Checkpoint) {
+        let waiting = self.shared.lock();
+        let full = |waiting: &mut Waiting| waiting.milestones.len() >= MOST_MILESTONES;
+        let mut waiting =
+            self.shared.changed.wait_while(waiting, full).unwrap_or_else(PoisonError::into_inner);
+        waiting.milestones.push_back(checkpoint);
+        self.shared.changed.notify_all();
     }
 
     /// Hands over the batch whose update of policy `version` was skipped; it goes to
@@ -133,7 +153,7 @@ fn write_all(shared: &Shared, run_dir: &Path, kept: usize) -> Result<(), Checkpo
             let result = skipped::save(run_dir, version, &batch);
             note(shared, "the batch of a skipped update", &result);
         }
-        if let Some(checkpoint) = taken.checkpoint {
+        for checkpoint in taken.milestones.into_iter().chain(taken.checkpoint) {
             let result = store::save(&folder, &checkpoint, kept);
             note(shared, "a checkpoint", &result);
             last = result.map(drop);

@@ -109,6 +109,11 @@ impl RunDir {
         self.path.join("curve.jsonl")
     }
 
+    /// `evaluations.jsonl`: what checkpoints came to in evaluation, a line each.
+    pub fn evaluations(&self) -> PathBuf {
+        self.path.join("evaluations.jsonl")
+    }
+
     /// `summary.json`: what came out of the run.
     pub fn summary(&self) -> PathBuf {
         self.path.join("summary.json")
@@ -138,6 +143,15 @@ impl RunDir {
         let text = toml::to_string(environment).map_err(io::Error::other);
         text.and_then(|text| write_atomically(&path, text.as_bytes()))
             .map_err(|source| RunDirError::File { path, source })
+    }
+
+    /// Writes `evaluations.jsonl` anew: whole or not at all.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn write_evaluations(&self, lines: &str) -> Result<(), RunDirError> {
+        let path = self.evaluations();
+        write_atomically(&path, lines.as_bytes()).map_err(|source| RunDirError::File { path, source })
     }
 
     /// Reads `config.toml`.

@@ -6,7 +6,9 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, bail};
 use impresario_actor::counters::Counters;
+use impresario_actor::env::gymnasium::interpreter::PythonFlag;
 use impresario_actor::env::registry::Registry;
+use impresario_actor::env::source::{Environments, Source};
 use impresario_actor::rollout::{ActionChoice, Sampler};
 use impresario_common::policy::{Policy, PolicySpec};
 use impresario_common::process::{self, Usage};
@@ -52,6 +54,9 @@ pub(crate) struct EvalCommand {
     /// Film the first episode, if the environment draws itself: an animated GIF
     #[arg(long, value_name = "FILE", conflicts_with = "all")]
     gif: Option<PathBuf>,
+
+    #[command(flatten)]
+    python: PythonFlag,
 }
 
 impl EvalCommand {
@@ -59,9 +64,12 @@ impl EvalCommand {
     pub(crate) fn run(self, registry: &Registry) -> anyhow::Result<ExitCode> {
         process::limit_threads(1);
         let checkpoints = self.checkpoints(&self.run_dir.join("checkpoints"))?;
+        // All of them are of one run.
+        let section = &checkpoint::load(&checkpoints[0])?.config.environment;
+        let source = Environments::new(registry.clone(), &self.python).find(section)?;
         let mut records = String::new();
         for path in &checkpoints {
-            let evaluation = self.evaluate(registry, path, &checkpoint::load(path)?)?;
+            let evaluation = self.evaluate(&source, path, &checkpoint::load(path)?)?;
             if !self.all {
                 for (number, episode) in evaluation.episodes.iter().enumerate() {
                     println!(
@@ -107,7 +115,7 @@ impl EvalCommand {
     /// Plays the episodes with one checkpoint.
     fn evaluate<'a>(
         &self,
-        registry: &'a Registry,
+        source: &'a Source,
         path: &Path,
         checkpoint: &Checkpoint,
     ) -> anyhow::Result<Evaluation<'a>> {
@@ -120,18 +128,15 @@ impl EvalCommand {
             ..UnrollLayout::new(UNROLL_LENGTH, environment)
         };
         let choice = if self.greedy { ActionChoice::Greedy } else { ActionChoice::Sampled };
-        let mut judgement = Judgement::new(registry.measure(&environment.id)?);
-        let players = registry.players(&environment.id)? as u32;
+        let mut judgement = Judgement::new(source.measure());
+        let players = source.players() as u32;
         let mut episodes = vec![];
         for number in 0..self.episodes {
             let dynamics = (0..players).map(|i| stream(self.seed, Purpose::Evaluation, [number, i, 0]));
             // A path that no actor has: evaluation never repeats the draws of training.
             let actions =
                 (0..players).map(|i| stream(self.seed, Purpose::Actions, [number, u32::MAX, u32::MAX - i]));
-            let vector = registry.make_vector(&environment.id, dynamics.collect())?;
-            if let Some(mismatch) = environment.mismatch("in the run", vector.spec(), "here") {
-                bail!("{mismatch}: evaluate with the version of the environment that the run had");
-            }
+            let vector = source.make_vector(dynamics.collect())?;
             if let Some(mismatch) = environment.mismatch("in the run", vector.spec(), "here") {
                 bail!("{mismatch}: evaluate with the version of the environment that the run had");
             }

@@ -4,7 +4,9 @@ use std::process::{ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use impresario_actor::env::gymnasium::interpreter::PythonFlag;
 use impresario_actor::env::registry::Registry;
+use impresario_actor::env::source::Environments;
 use impresario_common::config::{RunConfig, RunFlags};
 use impresario_common::telemetry::LogFlags;
 use impresario_common::{process, signals};
@@ -38,6 +40,9 @@ pub(crate) struct TrainCommand {
     run: RunFlags,
 
     #[command(flatten)]
+    python: PythonFlag,
+
+    #[command(flatten)]
     log: LogFlags,
 }
 
@@ -47,32 +52,38 @@ impl TrainCommand {
         let mut config = RunConfig::from_flags(&self.run)?;
         // All start together, so that a run does not depend on which process came up first.
         config.learner.wait_for_actors = config.learner.wait_for_actors.max(self.actors as usize);
-        registry.spec(&config.environment.id).map_err(|e| process::Usage(e.to_string()))?;
+        let environments = Environments::new(registry.clone(), &self.python);
+        environments.find(&config.environment).map_err(|e| process::Usage(e.to_string()))?;
         let has_goal = config.run.until_return.is_a_goal();
         let options = command::prepare(config, &self.run, self.log)?;
         let summary = command::runtime()?.block_on(async {
             let listener = TcpListener::bind("127.0.0.1:0").await.context("cannot bind a loopback port")?;
             let url = format!("http://{}", listener.local_addr()?);
-            train(options, listener, url, self.actors, self.log).await
+            train(options, listener, Troupe { url, actors: self.actors, python: self.python, log: self.log })
+                .await
         })?;
         println!("{}", summary.in_words());
         Ok(command::exit_code(&summary, has_goal))
     }
 }
 
-async fn train(
-    options: LearnerOptions,
-    listener: TcpListener,
+/// The actors of a run.
+#[derive(Debug, Clone)]
+struct Troupe {
+    /// The learner's address.
     url: String,
     actors: u32,
+    python: PythonFlag,
     log: LogFlags,
-) -> anyhow::Result<Summary> {
+}
+
+async fn train(options: LearnerOptions, listener: TcpListener, troupe: Troupe) -> anyhow::Result<Summary> {
     let stopped = signals::termination().context("cannot listen for signals")?;
     let (give_up, given_up) = oneshot::channel();
     let (over, run_over) = watch::channel(false);
     let farewells = Duration::from_secs_f64(options.config.learner.grace_seconds) + RUN_GOES_ON;
-    let troupe = tokio::spawn(async move {
-        if let Err(error) = keep_actors(&url, actors, log, farewells, &run_over).await {
+    let keeper = tokio::spawn(async move {
+        if let Err(error) = keep_actors(&troupe, farewells, &run_over).await {
             // The learner may have ended by itself.
             let _ = give_up.send(error);
         }
@@ -87,7 +98,7 @@ async fn train(
     let summary = impresario_learner::run(options, listener, shutdown).await;
     over.send_replace(true);
     // Actors that were told that the run is over leave by themselves; dropping the rest kills them.
-    let _ = tokio::time::timeout(Duration::from_secs(5), troupe).await;
+    let _ = tokio::time::timeout(Duration::from_secs(5), keeper).await;
     match failure {
         Some(error) => Err(error),
         None => Ok(summary?),
@@ -96,16 +107,14 @@ async fn train(
 
 /// Runs `actors` actor processes, starting those anew that end before the run is over.
 async fn keep_actors(
-    url: &str,
-    actors: u32,
-    log: LogFlags,
+    troupe: &Troupe,
     farewells: Duration,
     run_over: &watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
     let mut running = tokio::task::JoinSet::new();
-    for number in 0..actors {
-        let (url, run_over) = (url.to_owned(), run_over.clone());
-        running.spawn(async move { keep_actor(&url, number, log, farewells, run_over).await });
+    for number in 0..troupe.actors {
+        let (troupe, run_over) = (troupe.clone(), run_over.clone());
+        running.spawn(async move { keep_actor(&troupe, number, farewells, run_over).await });
     }
     while let Some(ended) = running.join_next().await {
         ended.context("an actor's watcher failed")??;
@@ -114,16 +123,15 @@ async fn keep_actors(
 }
 
 async fn keep_actor(
-    url: &str,
+    troupe: &Troupe,
     number: u32,
-    log: LogFlags,
     farewells: Duration,
     mut run_over: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
     let mut failed_starts = 0;
     loop {
         let started = Instant::now();
-        let status = start_actor(url, log)?.wait().await.context("cannot wait for an actor")?;
+        let status = start_actor(troupe)?.wait().await.context("cannot wait for an actor")?;
         if status.success() {
             tokio::select! {
                 _ = run_over.wait_for(|&over| over) => return Ok(()),
@@ -145,11 +153,15 @@ async fn keep_actor(
     }
 }
 
-fn start_actor(url: &str, log: LogFlags) -> anyhow::Result<Child> {
+fn start_actor(troupe: &Troupe) -> anyhow::Result<Child> {
     let program = std::env::current_exe().context("cannot find this program's own file")?;
-    Command::new(&program)
-        .args(["actor", "--learner", url, "--give-up-after", &ORPHAN_SECONDS.to_string()])
-        .args(["--log-format", log.log_format.as_str()])
+    let mut command = Command::new(&program);
+    if let Some(python) = &troupe.python.python {
+        command.env("IMPRESARIO_PYTHON", python);
+    }
+    command
+        .args(["actor", "--learner", &troupe.url, "--give-up-after", &ORPHAN_SECONDS.to_string()])
+        .args(["--log-format", troupe.log.log_format.as_str()])
         // Its comings and goings are in the learner's log.
         .env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "warn".into()))
         .stdin(Stdio::null())

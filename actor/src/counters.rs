@@ -15,6 +15,9 @@ pub const PARTIAL_UNROLL: &str = "partial_unroll";
 /// Environment steps of finished unrolls that the learner no longer wanted or was never sent.
 pub const UNSENT: &str = "unsent";
 
+/// Environment steps of unrolls that an environment's failure cut short.
+pub const ENVIRONMENT_FAILURE: &str = "environment_failure";
+
 /// Counters of all workers together, since the incarnation began.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -24,6 +27,8 @@ pub struct Counters {
     partial_unroll: AtomicU64,
     /// Environment steps dropped as [`UNSENT`].
     unsent: AtomicU64,
+    /// Environment steps dropped as [`ENVIRONMENT_FAILURE`].
+    environment_failure: AtomicU64,
     /// Nanoseconds spent choosing actions.
     pub(crate) inference: AtomicU64,
     /// Nanoseconds spent stepping environments.
@@ -47,6 +52,11 @@ impl Counters {
         self.partial_unroll.fetch_add(steps, Release);
     }
 
+    /// Notes `steps` environment steps, counted before as taken, of an unroll whose environment failed.
+    pub(crate) fn environment_failed(&self, steps: u64) {
+        self.environment_failure.fetch_add(steps, Release);
+    }
+
     /// Notes `steps` environment steps, counted before as taken, of unrolls given up.
     pub(crate) fn given_up(&self, steps: u64) {
         self.unsent.fetch_add(steps, Release);
@@ -59,12 +69,16 @@ impl Counters {
 
     /// Environment steps that will never be sent, by reason; reasons without any are left out.
     pub fn dropped_steps(&self) -> BTreeMap<String, u64> {
-        [(PARTIAL_UNROLL, &self.partial_unroll), (UNSENT, &self.unsent)]
-            .into_iter()
-            // Whoever sees a step dropped sees it produced.
-            .map(|(reason, steps)| (reason.to_owned(), steps.load(Acquire)))
-            .filter(|&(_, steps)| steps > 0)
-            .collect()
+        [
+            (PARTIAL_UNROLL, &self.partial_unroll),
+            (ENVIRONMENT_FAILURE, &self.environment_failure),
+            (UNSENT, &self.unsent),
+        ]
+        .into_iter()
+        // Whoever sees a step dropped sees it produced.
+        .map(|(reason, steps)| (reason.to_owned(), steps.load(Acquire)))
+        .filter(|&(_, steps)| steps > 0)
+        .collect()
     }
 
     /// The message for the learner.

@@ -2,7 +2,8 @@
 
 use impresario_common::policy::PolicyError;
 
-use crate::env::registry::{MakeVectorError, UnknownEnvironment};
+use crate::env::registry::MakeVectorError;
+use crate::env::source::SourceError;
 
 /// What ended an actor.
 #[derive(Debug, thiserror::Error)]
@@ -60,9 +61,9 @@ pub enum ActorError {
     /// The run's configuration is of no use to this actor.
     #[error("the learner's configuration cannot be used: {0}")]
     Configuration(String),
-    /// The run's environment is not among those that this actor has.
+    /// The run's environment cannot be had here.
     #[error("the run's environment is not available here: {0}")]
-    Environment(#[from] UnknownEnvironment),
+    Environment(#[from] SourceError),
     /// The copies of the run's environment cannot be made here.
     #[error(transparent)]
     Copies(#[from] MakeVectorError),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::env::gymnasium::interpreter::PythonFlag;
 use crate::error::ActorError;
 
 /// The flags of an actor.
@@ -22,12 +23,22 @@ pub struct ActorOptions {
     /// Seconds without the learner after which the actor gives up; until then it keeps trying to reach it
     #[arg(long, value_name = "SECONDS", default_value = "300", value_parser = seconds)]
     pub give_up_after: Duration,
+
+    /// For environments of Gymnasium.
+    #[command(flatten)]
+    pub python: PythonFlag,
 }
 
 impl ActorOptions {
     /// The options for the learner at `learner`, all else as by default.
     pub fn new(learner: impl Into<String>) -> Self {
-        Self { learner: learner.into(), envs: None, workers: None, give_up_after: Duration::from_secs(300) }
+        Self {
+            learner: learner.into(),
+            envs: None,
+            workers: None,
+            give_up_after: Duration::from_secs(300),
+            python: PythonFlag::default(),
+        }
     }
 
     /// Workers and environment copies of each, given what the run's configuration says.

@@ -5,16 +5,17 @@ use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use impresario_common::config::RunConfig;
+use impresario_common::config::{EnvironmentSection, RunConfig};
 use impresario_common::policy::PolicySpec;
 use impresario_common::space::EnvironmentSpec;
 use impresario_common::unroll::UnrollLayout;
 use impresario_common::wire::{PROTOCOL_VERSION, v1};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use crate::connection::{Address, CallError, Client, Patience, with_deadline};
 use crate::downlink::{Downlink, DownlinkEnd};
 use crate::env::registry::Registry;
+use crate::env::source::{Environments, Source, SourceError};
 use crate::error::ActorError;
 use crate::options::{ActorOptions, Division};
 use crate::rollout::{self, Crew, Plan, Streams};
@@ -66,6 +67,7 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
 ) -> Result<ActorSummary, ActorError> {
     let address = Address::parse(&options.learner)?;
+    let mut stage = Stage { environments: Environments::new(registry, &options.python), found: None };
     let mut patience = Patience::new(&address, options.give_up_after);
     // With a learner that lets this actor in and then does not know it: a life without one unroll is no success.
     let mut futility = Patience::new(&address, options.give_up_after);
@@ -73,7 +75,7 @@ pub async fn run(
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
         let admission = tokio::select! {
-            admission = admit(&address, &options, &registry, &mut patience) => admission?,
+            admission = admit(&address, &options, &mut stage, &mut patience) => admission?,
             () = &mut shutdown => return Ok(summary),
         };
         let Some(admission) = admission else {
@@ -96,6 +98,34 @@ pub async fn run(
                 }
             }
         }
+    }
+}
+
+/// Where the environment comes from. Joining again does not look it up again, which may take seconds.
+struct Stage {
+    environments: Environments,
+    found: Option<(EnvironmentSection, Source)>,
+}
+
+impl Stage {
+    async fn find(&mut self, options: &EnvironmentSection) -> Result<Source, ActorError> {
+        if let Some((known, source)) = &self.found
+            && known == options
+        {
+            return Ok(source.clone());
+        }
+        let (environments, section) = (self.environments.clone(), options.clone());
+        let (tell, found) = oneshot::channel::<Result<Source, SourceError>>();
+        // A thread of its own, for which nobody waits if the actor is told to leave.
+        std::thread::Builder::new()
+            .name("environment".into())
+            .spawn(move || drop(tell.send(environments.find(&section))))
+            .map_err(|source| ActorError::Thread { worker: 0, source })?;
+        let source = found
+            .await
+            .map_err(|_| ActorError::Configuration("looking up the environment failed".into()))??;
+        self.found = Some((options.clone(), source.clone()));
+        Ok(source)
     }
 }
 
@@ -128,11 +158,11 @@ enum End {
 async fn admit(
     address: &Address,
     options: &ActorOptions,
-    registry: &Registry,
+    stage: &mut Stage,
     patience: &mut Patience,
 ) -> Result<Option<Admission>, ActorError> {
     loop {
-        match try_admit(address, options, registry).await {
+        match try_admit(address, options, stage).await {
             Ok(admission) => {
                 patience.renew();
                 return Ok(Some(admission));
@@ -170,7 +200,7 @@ impl<E: Into<ActorError>> From<E> for AdmissionError {
 async fn try_admit(
     address: &Address,
     options: &ActorOptions,
-    registry: &Registry,
+    stage: &mut Stage,
 ) -> Result<Admission, AdmissionError> {
     let mut client = address.connect().await.map_err(AdmissionError::Call)?;
     let run = client.describe(with_deadline(v1::DescribeRequest {})).await?.into_inner();
@@ -181,7 +211,8 @@ async fn try_admit(
         );
     }
     let config = parse_config(&run.configuration_json)?;
-    let spec = registry.spec(&config.environment.id).map_err(ActorError::from)?;
+    let environment = stage.find(&config.environment).await?;
+    let spec = environment.spec();
     let policy = PolicySpec::new(spec, &config.policy).map_err(ActorError::from)?;
     let division = options.division(config.rollout.envs_per_actor, config.rollout.workers_per_actor)?;
     let mut join = join_request(spec, division);
@@ -202,8 +233,7 @@ async fn try_admit(
     );
     let streams = Streams { seed: config.run.seed, actor: identity.actor, incarnation: identity.incarnation };
     let plan = Plan {
-        registry: registry.clone(),
-        environment: spec.id.clone(),
+        environment: environment.clone(),
         layout: UnrollLayout {
             core_state_len: policy.core_state_len(),
             ..UnrollLayout::new(config.rollout.unroll_length, spec)
@@ -211,6 +241,7 @@ async fn try_admit(
         policy,
         division,
         streams,
+        max_failures: config.environment.max_failures,
     };
     Ok(Admission { client, join, identity, config, plan })
 }

@@ -8,7 +8,9 @@ use std::sync::atomic::AtomicBool;
 
 use impresario_actor::counters::Counters;
 use impresario_actor::env::registry::Registry;
-use impresario_actor::env::{Action, Environment, ObservationMut, Transition};
+use impresario_actor::env::{
+    Action, Environment, EnvironmentError, ObservationMut, Transition, VectorEnvironment, VectorStep,
+};
 use impresario_actor::rollout::{ActionChoice, Filled, Sampler};
 use impresario_common::composite::{Composite, Layout};
 use impresario_common::config::PolicySection;
@@ -77,6 +79,65 @@ fn floats(array: &Array) -> &[f32] {
     match array {
         Array::F32(values) => values,
         other => panic!("{} instead of f32", other.dtype()),
+    }
+}
+
+/// The script, of which an episode that ends before its limit ends for learning only.
+struct Lives {
+    script: Box<dyn VectorEnvironment>,
+    goes_on: Vec<u8>,
+}
+
+impl VectorEnvironment for Lives {
+    fn spec(&self) -> &EnvironmentSpec {
+        self.script.spec()
+    }
+
+    fn copies(&self) -> usize {
+        self.script.copies()
+    }
+
+    fn reset(&mut self, observations: ObservationMut<'_>) -> Result<(), EnvironmentError> {
+        self.script.reset(observations)
+    }
+
+    fn step(&mut self, actions: Action<'_>, out: VectorStep<'_>) -> Result<(), EnvironmentError> {
+        let VectorStep { observations, rewards, terminated, truncated, final_observations } = out;
+        let (ends, cuts) = (&mut *terminated, &mut *truncated);
+        let out = VectorStep { observations, rewards, terminated: ends, truncated: cuts, final_observations };
+        self.script.step(actions, out)?;
+        self.goes_on = terminated.iter().zip(&*truncated).map(|(end, cut)| end & !cut).collect();
+        Ok(())
+    }
+
+    fn goes_on(&self) -> &[u8] {
+        &self.goes_on
+    }
+}
+
+#[test]
+fn an_end_for_learning_only_stands_in_the_unroll_and_not_among_the_returns() {
+    let (layout, spec, policy) = parts();
+    let script = environment::registry().make_vector(environment::ID, streams(Purpose::Environment)).unwrap();
+    let lives = Box::new(Lives { script, goes_on: vec![] });
+    let actions = streams(Purpose::Actions);
+    let mut sampler =
+        Sampler::new(lives, spec.distribution().clone(), &layout, actions, ActionChoice::Sampled).unwrap();
+    let mut unroll = Unroll::zeros(&layout, COPIES);
+    let (counters, stop) = (Counters::default(), AtomicBool::new(false));
+    let (mut ends, mut returns, mut lengths) = (0, vec![], vec![]);
+    for _ in 0..10 {
+        sampler.fill(&policy, &mut unroll, &counters, &stop).unwrap();
+        ends += unroll.terminated.iter().zip(&unroll.truncated).filter(|(end, cut)| *end > *cut).count();
+        returns.extend(unroll.episode_returns.iter().step_by(COPIES).copied());
+        lengths.extend(unroll.episode_lengths.iter().step_by(COPIES).copied());
+    }
+    assert!(ends > COPIES);
+    // Of three scripted episodes the first, 1 + 2 + 3 in three steps, is a part of the second.
+    let expected = [(21.0, 8), (15.0, 5)].iter().cycle().take(returns.len());
+    assert!(returns.len() >= 4);
+    for ((expected, total), length) in expected.zip(returns).zip(lengths) {
+        assert_eq!((total, length), *expected);
     }
 }
 

@@ -73,7 +73,8 @@ fn section(page: &mut String, title: &str, structure_name: &str, defaults: &toml
     let (comment, fields) = structure(structure_name);
     writeln!(page, "\n## `[{title}]`\n\n{comment}\n\n| key | default | meaning |\n| --- | --- | --- |")
         .unwrap();
-    for field in fields {
+    // Sections inside the section have a table of their own.
+    for field in fields.iter().filter(|field| !field.kind.ends_with("Section")) {
         let default = &defaults[field.name.as_str()];
         writeln!(page, "| `{}` | `{default}` | {} |", field.name, field.comment.replace('|', "\\|")).unwrap();
     }
@@ -104,6 +105,9 @@ fn render() -> String {
     for field in structure("RunConfig").1 {
         if field.name != "algorithm" {
             section(&mut page, &field.name, &field.kind, &defaults[field.name.as_str()]);
+        }
+        if field.name == "environment" {
+            section(&mut page, "environment.atari", "AtariSection", &defaults["environment"]["atari"]);
         }
     }
     page += "\n## `[algorithm]`\n\n`algorithm.name` (or `--algorithm`) chooses the method; `impala` is the default. Each has keys of \

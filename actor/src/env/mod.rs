@@ -9,7 +9,8 @@
 //!
 //! - `arrays`, [`vector`]: access to what crosses the seam; the vector of copies and its checks;
 //! - [`picture`]: what environments draw of themselves;
-//! - [`registry`], [`measure`]: environments by name; what is told of a policy beside its mean return;
+//! - [`source`]: a run's environment, native or Gymnasium's; [`gymnasium`]: the bridge to Python;
+//! - [`registry`], [`measure`]: native environments by name; what is told of a policy beside its mean return;
 //! - [`cartpole`], [`acrobot`], [`mountain_car`], [`mountain_car_continuous`], [`pendulum`]: Gymnasium's classic control;
 //! - [`two_joint_arm`]: continuous control of a rigid body;
 //! - [`t_maze`], [`repeat_previous`]: tasks that need memory;
@@ -20,6 +21,7 @@
 pub mod acrobot;
 mod arrays;
 pub mod cartpole;
+pub mod gymnasium;
 pub mod matrix_game;
 pub mod measure;
 pub mod minatar;
@@ -31,6 +33,7 @@ pub mod registry;
 pub mod repeat_previous;
 pub mod repeated_game;
 pub mod self_play;
+pub mod source;
 pub mod t_maze;
 pub mod tic_tac_toe;
 pub mod two_joint_arm;
@@ -126,14 +129,14 @@ pub trait VectorEnvironment: Send {
     /// Starts an episode in every copy and writes the first observations, `[E, ...]`.
     ///
     /// # Errors
-    /// If the environment fails; the vector is of no further use.
+    /// If the environment fails; the vector is of no further use, unless it [recovers](Self::recover).
     fn reset(&mut self, observations: ObservationMut<'_>) -> Result<(), EnvironmentError>;
 
     /// Takes one action in every copy. Where an episode ends, the next one starts in the same step, and
     /// the observation written is the first of the new episode.
     ///
     /// # Errors
-    /// If the environment fails; the vector is of no further use.
+    /// If the environment fails; the vector is of no further use, unless it [recovers](Self::recover).
     fn step(&mut self, actions: Action<'_>, out: VectorStep<'_>) -> Result<(), EnvironmentError>;
 
     /// Writes the masks of the observations that [`reset`](Self::reset) or [`step`](Self::step) wrote last, `[E, M]`
@@ -160,12 +163,32 @@ pub trait VectorEnvironment: Send {
     fn take_pictures(&mut self) -> Vec<Picture> {
         vec![]
     }
+
+    /// `[E]`: 1 where the step taken last says `terminated` for learning only, such as at the loss of a life, and the
+    /// episode that is reported goes on. Empty if that never is so.
+    fn goes_on(&self) -> &[u8] {
+        &[]
+    }
+
+    /// Asked after a failure of [`reset`](Self::reset) or [`step`](Self::step): whether the copies may be reset and used again.
+    fn recover(&mut self) -> Recovery {
+        Recovery::Impossible
+    }
 }
 
 /// What to say of an environment that is to be filmed and does not draw itself.
 fn cannot_draw(spec: &EnvironmentSpec) -> EnvironmentError {
     let message = "it does not draw itself (Environment::render), so that there is nothing to film".into();
     EnvironmentError { id: spec.id.clone(), message }
+}
+
+/// Whether a vector that has failed is of further use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recovery {
+    /// The next reset starts it anew.
+    Possible,
+    /// It would fail again.
+    Impossible,
 }
 
 /// Where a vector writes what its step led to.

@@ -214,7 +214,7 @@ impl std::fmt::Display for UnknownEnvironment {
 impl std::error::Error for UnknownEnvironment {}
 
 /// The name that takes the fewest edits to turn `id` into, if these are no more than a third of it.
-fn closest<'a>(id: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(super) fn closest<'a>(id: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let folded = id.to_ascii_lowercase();
     names
         .map(|name| (edits(&folded, &name.to_ascii_lowercase()), name))

@@ -204,7 +204,7 @@ impl Frame {
         Ok(len)
     }
 
-    fn error(&self, message: String) -> EnvironmentError {
+    pub(super) fn error(&self, message: String) -> EnvironmentError {
         EnvironmentError { id: self.spec.id.clone(), message }
     }
 

@@ -19,7 +19,7 @@ use impresario_common::policy::PolicySpec;
 use impresario_common::random::{self, Purpose, Stream};
 use impresario_common::unroll::UnrollLayout;
 
-use crate::env::registry::Registry;
+use crate::env::source::Source;
 use crate::error::ActorError;
 use crate::options::Division;
 
@@ -28,13 +28,13 @@ pub use sampler::{ActionChoice, Filled, Sampler, SamplerError};
 
 /// What the workers are to do.
 pub(crate) struct Plan {
-    pub(crate) registry: Registry,
-    /// Name of the environment.
-    pub(crate) environment: String,
+    pub(crate) environment: Source,
     pub(crate) layout: UnrollLayout,
     pub(crate) policy: PolicySpec,
     pub(crate) division: Division,
     pub(crate) streams: Streams,
+    /// Failures of an environment in a row after which its worker fails.
+    pub(crate) max_failures: u32,
 }
 
 /// Where the randomness of an actor's environment copies comes from: the run's seed, the actor's place and
@@ -66,7 +66,7 @@ pub(crate) fn start(plan: &Plan, crew: &Arc<Crew>) -> Result<(), ActorError> {
     let copies = plan.division.copies;
     for worker in 0..plan.division.workers {
         let environments = plan.streams.of(Purpose::Environment, worker, copies);
-        let vector = plan.registry.make_vector(&plan.environment, environments)?;
+        let vector = plan.environment.make_vector(environments)?;
         let actions = plan.streams.of(Purpose::Actions, worker, copies);
         let sampler = Sampler::new(
             vector,
@@ -77,7 +77,13 @@ pub(crate) fn start(plan: &Plan, crew: &Arc<Crew>) -> Result<(), ActorError> {
         )
         .map_err(|e| ActorError::Worker { worker, message: e.to_string() })?;
         let guard = crew.enlist(worker);
-        let work = worker::Worker { crew: crew.clone(), worker, sampler, layout: plan.layout.clone() };
+        let work = worker::Worker {
+            crew: crew.clone(),
+            worker,
+            sampler,
+            layout: plan.layout.clone(),
+            max_failures: plan.max_failures,
+        };
         std::thread::Builder::new()
             .name(format!("rollout-{worker}"))
             .spawn(move || guard.watch_over(move || work.run()))

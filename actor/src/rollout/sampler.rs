@@ -19,7 +19,7 @@ use super::noise::StateNoise;
 use crate::counters::Counters;
 use crate::env::picture::Picture;
 use crate::env::{
-    Action, EnvironmentError, FinalObservations, ObservationMut, VectorEnvironment, VectorStep,
+    Action, EnvironmentError, FinalObservations, ObservationMut, Recovery, VectorEnvironment, VectorStep,
 };
 
 /// What ends sampling.
@@ -213,6 +213,23 @@ impl Sampler {
         Ok(Filled::Complete)
     }
 
+    /// Asked after an error of [`fill`](Self::fill): whether it may be called again, to begin with new episodes. Those under way
+    /// are forgotten.
+    pub fn recover(&mut self, error: &SamplerError) -> Recovery {
+        let recovery = match error {
+            SamplerError::Environment(_) => self.vector.recover(),
+            _ => Recovery::Impossible,
+        };
+        self.started = false;
+        self.rows = 0;
+        self.core_states.fill(0.0);
+        for (copy, episode) in self.episodes.iter_mut().enumerate() {
+            *episode = Episode::default();
+            self.noise.end_episode(copy);
+        }
+        recovery
+    }
+
     /// Puts the first observations in place.
     fn begin(&mut self, unroll: &mut Unroll) -> Result<(), SamplerError> {
         let row = self.copies() * self.observation_len;
@@ -333,9 +350,11 @@ impl Sampler {
             if terminated[copy] == 0 && cut.next() != Some(&copy) {
                 return Err(self.misplaced_final_observations());
             }
-            unroll.episode_returns.push(episode.undiscounted_return as f32);
-            unroll.episode_lengths.push(episode.length);
-            *episode = Episode::default();
+            if self.vector.goes_on().get(copy) != Some(&1) {
+                unroll.episode_returns.push(episode.undiscounted_return as f32);
+                unroll.episode_lengths.push(episode.length);
+                *episode = Episode::default();
+            }
             self.core_states[span(copy, self.core_state_len)].fill(0.0);
             self.noise.end_episode(copy);
         }

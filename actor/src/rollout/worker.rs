@@ -1,11 +1,13 @@
-//! One rollout worker: permission, weights, unroll, outbox, and again.
+//! One rollout worker: permission, weights, unroll, outbox, and again; and the same unroll anew where an environment failed that
+//! recovers.
 
 use std::sync::Arc;
 
 use impresario_common::unroll::{Unroll, UnrollLayout};
 
 use super::crew::Crew;
-use super::sampler::{Filled, Sampler};
+use super::sampler::{Filled, Sampler, SamplerError};
+use crate::env::Recovery;
 
 /// What one thread works with.
 pub(super) struct Worker {
@@ -14,26 +16,41 @@ pub(super) struct Worker {
     pub(super) worker: usize,
     pub(super) sampler: Sampler,
     pub(super) layout: UnrollLayout,
+    /// Failures of the environment in a row after which it is given up.
+    pub(super) max_failures: u32,
 }
 
 impl Worker {
     /// Fills unrolls until the crew stops.
     pub(super) fn run(mut self) -> Result<(), String> {
-        let Crew { counters, grants, latest, outbox, .. } = &*self.crew;
+        let crew = self.crew.clone();
+        let Crew { counters, grants, latest, outbox, .. } = &*crew;
         let mut unroll = Unroll::zeros(&self.layout, self.sampler.copies());
+        let mut failures = 0;
         while let Some(permission) = grants.take(self.worker, &counters.waiting_grant) {
             let Some(acting) = latest.wait_for(permission.min_version, &counters.waiting_grant) else {
                 break;
             };
             unroll.grant = permission.grant;
             unroll.policy_version = acting.version;
-            let filled = self.sampler.fill(&acting.policy, &mut unroll, counters, self.crew.stop_flag());
-            match filled.map_err(|e| {
-                // Whatever was taken of this unroll is lost with it.
-                counters.cut_short(self.sampler.steps_into_unroll());
-                e.to_string()
-            })? {
+            let filled = loop {
+                match self.sampler.fill(&acting.policy, &mut unroll, counters, crew.stop_flag()) {
+                    Ok(filled) => break filled,
+                    Err(error) => {
+                        // Whatever was taken of this unroll is lost with it.
+                        let steps = self.sampler.steps_into_unroll();
+                        match &error {
+                            SamplerError::Environment(_) => counters.environment_failed(steps),
+                            _ => counters.cut_short(steps),
+                        }
+                        failures += 1;
+                        self.recover(&error, failures)?;
+                    }
+                }
+            };
+            match filled {
                 Filled::Complete => {
+                    failures = 0;
                     let message = unroll.to_wire(&self.layout);
                     outbox.push(message, unroll.steps() as u64, &counters.waiting_uplink);
                 }
@@ -44,5 +61,23 @@ impl Worker {
             }
         }
         Ok(())
+    }
+
+    /// Has the environment begin anew after its failure number `failures` in a row.
+    fn recover(&mut self, error: &SamplerError, failures: u32) -> Result<(), String> {
+        match self.sampler.recover(error) {
+            Recovery::Impossible => Err(error.to_string()),
+            Recovery::Possible if failures >= self.max_failures => {
+                Err(format!("{failures} failures in a row, the last one: {error}"))
+            }
+            Recovery::Possible => {
+                tracing::warn!(
+                    worker = self.worker,
+                    "failure {failures} of at most {} in a row, starting anew: {error}",
+                    self.max_failures
+                );
+                Ok(())
+            }
+        }
     }
 }

@@ -7,7 +7,9 @@ use toml::{Table, Value};
 use super::algorithm::AlgorithmConfig;
 use super::flags::RunFlags;
 use super::ranges::{at_least_1, check, fraction, not_negative, positive};
-use super::sections::{CoreKind, LogStd, OptimizerKind, PolicySection, RunConfig, UntilReturn};
+use super::sections::{
+    CoreKind, EnvironmentSection, LogStd, OptimizerKind, PolicySection, RunConfig, UntilReturn, is_atari,
+};
 
 /// Name of the file in a run directory that holds the run's resolved configuration.
 pub const RUN_CONFIG_FILE: &str = "config.toml";
@@ -106,6 +108,7 @@ impl RunConfig {
         if let UntilReturn::Return(value) = self.run.until_return {
             check("run.until_return", &value, value.is_finite(), "must be a finite number")?;
         }
+        check_environment(&self.environment)?;
         let rollout = &self.rollout;
         at_least_1("rollout.unroll_length", rollout.unroll_length)?;
         at_least_1("rollout.envs_per_actor", rollout.envs_per_actor)?;
@@ -212,6 +215,26 @@ fn check_value_scale(policy: &PolicySection, algorithm: &AlgorithmConfig) -> Res
     )
 }
 
+/// What is said to Gymnasium.
+fn check_environment(environment: &EnvironmentSection) -> Result<(), ConfigError> {
+    positive("environment.start_timeout_seconds", environment.start_timeout_seconds)?;
+    positive("environment.step_timeout_seconds", environment.step_timeout_seconds)?;
+    at_least_1("environment.max_failures", environment.max_failures as usize)?;
+    check(
+        "environment.wrappers",
+        &format!("{:?}", environment.wrappers),
+        environment
+            .wrappers
+            .iter()
+            .all(|path| path.split_once(':').is_some_and(|(m, c)| !m.is_empty() && !c.is_empty())),
+        "must name each as module:Class, say \"gymnasium.wrappers:FlattenObservation\"",
+    )?;
+    let atari = &environment.atari;
+    at_least_1("environment.atari.frame_skip", atari.frame_skip as usize)?;
+    at_least_1("environment.atari.screen_size", atari.screen_size as usize)?;
+    fraction("environment.atari.sticky_actions", atari.sticky_actions)
+}
+
 /// The bounds of a head that gives standard deviations.
 fn check_log_std_bounds(policy: &PolicySection) -> Result<(), ConfigError> {
     let (min, max) = (policy.min_log_std, policy.max_log_std);
@@ -249,7 +272,27 @@ fn defaults(layer: &Table) -> Result<Table, ConfigError> {
         })?,
     };
     let config = RunConfig::with_algorithm(algorithm);
-    Table::try_from(config).map_err(|e| ConfigError::Value(e.to_string()))
+    let mut table = Table::try_from(config).map_err(|e| ConfigError::Value(e.to_string()))?;
+    let id = layer.get("environment").and_then(|section| section.get("id"));
+    if id.and_then(Value::as_str).is_some_and(is_atari) {
+        adapt_to_atari(&mut table);
+    }
+    Ok(table)
+}
+
+/// A frame does not show how things move: the policy sees four. Scores differ by orders of magnitude between games: what is
+/// learned from is clipped to the sign of a reward (Mnih et al. 2015).
+fn adapt_to_atari(defaults: &mut Table) {
+    if let Some(stack) = defaults.get_mut("environment").and_then(|section| section.get_mut("frame_stack")) {
+        *stack = Value::Integer(4);
+    }
+    if let Some(algorithm) = defaults.get_mut("algorithm").and_then(Value::as_table_mut) {
+        for key in ["reward_scale", "reward_clip"] {
+            if let Some(value) = algorithm.get_mut(key) {
+                *value = Value::Float(1.0);
+            }
+        }
+    }
 }
 
 fn set_flags(layer: &mut Table, flags: &RunFlags) -> Result<(), ConfigError> {
@@ -318,6 +361,10 @@ fn merge(table: &mut Table, layer: Table, prefix: &str) -> Result<(), ConfigErro
         match (table.get_mut(&key), value) {
             (None, _) => {
                 return Err(ConfigError::Value(format!("unknown key {path}; known here: {known}")));
+            }
+            // Its keys are the environment's business.
+            (Some(Value::Table(inner)), Value::Table(layer)) if path == "environment.kwargs" => {
+                inner.extend(layer)
             }
             (Some(Value::Table(inner)), Value::Table(layer)) => merge(inner, layer, &format!("{path}."))?,
             (Some(Value::Table(_)), value) => {

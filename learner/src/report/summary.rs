@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use impresario_common::config::RunConfig;
+use impresario_common::config::{AtariSection, RunConfig};
 use serde::{Deserialize, Serialize};
 
 use super::append_file::write_atomically;
@@ -17,6 +17,8 @@ use crate::accounting::Accounting;
 pub struct Summary {
     /// Environment's name with version.
     pub env: String,
+    /// What was done with the frames, actions and episodes of an Atari game; null for all other environments.
+    pub atari: Option<AtariSection>,
     /// Algorithm's name.
     pub algorithm: String,
     /// Seed from which all randomness flowed.
@@ -54,6 +56,7 @@ impl Summary {
     pub fn new(config: &RunConfig, totals: &Totals, accounting: Accounting, stopped_by: &str) -> Self {
         Self {
             env: config.environment.id.clone(),
+            atari: config.environment.is_atari().then(|| config.environment.atari.clone()),
             algorithm: config.algorithm.name().into(),
             seed: config.run.seed,
             env_steps: totals.steps,
@@ -138,7 +141,7 @@ mod tests {
         let text = std::fs::read_to_string(&path).unwrap();
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
         let expected = serde_json::json!({
-            "env": "CartPole-v1", "algorithm": "impala", "seed": 1, "env_steps": 1000, "updates": 10,
+            "env": "CartPole-v1", "atari": null, "algorithm": "impala", "seed": 1, "env_steps": 1000, "updates": 10,
             "wall_seconds": 4.0, "steps_per_second": 250.0, "episodes": 120, "mean_return_100": 480.0,
             "solved": true, "solved_at_step": 900, "solved_at_seconds": 3.5,
             "accounting": {"produced": 1100, "trained": 1000, "dropped": {"run_ended": 100}, "in_flight": 0},

@@ -9,7 +9,7 @@ use candle_core::{Device, Result, Tensor, Var};
 use divan::Bencher;
 use impresario_common::kernels::{
     Activation, EpsilonPlacement, Geometry, PixelOrder, RmsProp, convolution, convolution_of_bytes, linear,
-    max_pool, rmsprop_step, set_threads, sum_squares, update_in_place, with_slice,
+    max_pool, residual_block, rmsprop_step, set_threads, sum_squares, update_in_place, with_slice,
 };
 
 /// The binaries' allocator.
@@ -72,6 +72,11 @@ impl Layers {
         convolution(x, weight, bias, geometry, activation)
     }
 
+    fn block(&self, layer: usize, x: &Tensor) -> Result<Tensor> {
+        let [first, second] = [layer, layer + 1].map(|layer| self.0[layer].each_ref());
+        residual_block(x, first, second)
+    }
+
     fn linear(&self, layer: usize, x: &Tensor, activation: Activation) -> Result<Tensor> {
         let [weight, bias] = &self.0[layer];
         linear(x, weight, bias, activation)
@@ -123,8 +128,7 @@ fn residual(layers: &Layers, images: &Tensor) -> Result<Tensor> {
         };
         x = max_pool(&x, [3, 3], Geometry::square(2, 1))?;
         for block in 0..2 {
-            let inner = layers.convolution(first + 2 * block + 1, &x.relu()?, same, Activation::Relu)?;
-            x = (x + layers.convolution(first + 2 * block + 2, &inner, same, Activation::Identity)?)?;
+            x = layers.block(first + 2 * block + 1, &x)?;
         }
     }
     let x = layers.linear(15, &x.relu()?.flatten_from(1)?, Activation::Relu)?;

@@ -37,7 +37,7 @@ mod threads;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 pub use arrays::{all_below, count_cut, elements};
-pub use convolution::{Geometry, PixelOrder, convolution, convolution_of_bytes, max_pool};
+pub use convolution::{Geometry, PixelOrder, convolution, convolution_of_bytes, max_pool, residual_block};
 pub use elementwise::{all_finite, exp, ln, sum_squares, tanh};
 pub use linear::{Activation, PackedLinear, linear, linear_backward, linear_into};
 pub use optimizer::{Adam, EpsilonPlacement, RmsProp, adam_step, rmsprop_step};

@@ -72,6 +72,9 @@ pub(super) fn backward(
                 for phase in &phases {
                     phase.apply(&dz, count, channels, d_images);
                 }
+                if let Images::Rectified(images) = images {
+                    rectified_gradient(&images[first * input_size..][..count * input_size], d_images);
+                }
             }
         }
     });
@@ -233,6 +236,8 @@ fn phases(windows: &Windows, channels: usize, sums: &Sums, weight: &[f32], group
 dispatch! {
     /// The gradient of a row of sums, from that of what the activation made of them, and its sums by output.
     fn sums_gradient(y: &[f32], grad: &[f32], activation: Activation, dz: &mut [f32], of_bias: &mut [f32]) = sums_gradient_body;
+    /// Leaves only the gradients of numbers above 0.
+    fn rectified_gradient(numbers: &[f32], grad: &mut [f32]) = rectified_gradient_body;
 }
 
 #[inline(always)]
@@ -260,5 +265,12 @@ fn pixels(y: &[f32], grad: &[f32], dz: &mut [f32], of_bias: &mut [f32], slope: i
             *dz = slope(*y, *grad);
             *sum += *dz;
         }
+    }
+}
+
+#[inline(always)]
+fn rectified_gradient_body<S: Isa>(numbers: &[f32], grad: &mut [f32]) {
+    for (grad, number) in grad.iter_mut().zip(numbers) {
+        *grad = if *number > 0.0 { *grad } else { 0.0 };
     }
 }

@@ -105,6 +105,7 @@ fn place(images: Images<'_>, image: usize, windows: &Windows, out: &mut [f32]) {
             let out = &mut out[to..][..width * depth];
             match images {
                 Images::Floats(numbers) => out.copy_from_slice(&numbers[from..][..width * depth]),
+                Images::Rectified(numbers) => rectify(&numbers[from..][..width * depth], out),
                 Images::Bytes { bytes, scale, .. } => widen(&bytes[from..][..width * depth], scale, out),
             }
         }
@@ -113,11 +114,20 @@ fn place(images: Images<'_>, image: usize, windows: &Windows, out: &mut [f32]) {
 
 dispatch! {
     fn widen(bytes: &[u8], scale: f32, out: &mut [f32]) = widen_body;
+    fn rectify(numbers: &[f32], out: &mut [f32]) = rectify_body;
 }
 
 #[inline(always)]
 fn widen_body<S: Isa>(bytes: &[u8], scale: f32, out: &mut [f32]) {
     for (out, byte) in out.iter_mut().zip(bytes) {
         *out = f32::from(*byte) * scale;
+    }
+}
+
+#[inline(always)]
+fn rectify_body<S: Isa>(numbers: &[f32], out: &mut [f32]) {
+    for (out, number) in out.iter_mut().zip(numbers) {
+        // A NaN stays.
+        *out = if *number < 0.0 { 0.0 } else { *number };
     }
 }

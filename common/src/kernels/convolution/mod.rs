@@ -12,6 +12,7 @@
 //! - `images`: images as the product reads them;
 //! - `forward`, `gradient`: a convolution and its gradients, shared out over [`threads`](super::threads) threads;
 //! - `pooling`: max pooling and its gradient;
+//! - `residual`: a block of two convolutions and what goes around them;
 //! - `composed`: the same of candle's own operations, for other devices and as a check.
 
 mod composed;
@@ -21,6 +22,7 @@ mod gradient;
 mod images;
 mod pooling;
 mod product;
+mod residual;
 #[cfg(test)]
 mod tests;
 
@@ -28,6 +30,7 @@ use candle_core::{CpuStorage, CustomOp3, DType, Device, Layout, Result, Shape, T
 
 pub use geometry::Geometry;
 pub use pooling::max_pool;
+pub use residual::residual_block;
 
 use super::storage::contiguous;
 use super::{Activation, with_slice};
@@ -95,7 +98,13 @@ enum Source {
 #[derive(Clone, Copy)]
 enum Images<'a> {
     Floats(&'a [f32]),
-    Bytes { bytes: &'a [u8], order: PixelOrder, scale: f32 },
+    /// Of which negative ones count as 0.
+    Rectified(&'a [f32]),
+    Bytes {
+        bytes: &'a [u8],
+        order: PixelOrder,
+        scale: f32,
+    },
 }
 
 fn convolve(

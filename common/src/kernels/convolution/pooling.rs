@@ -92,6 +92,9 @@ impl CustomOp1 for MaxPool {
 dispatch! {
     /// Pools one image.
     fn pool(image: &[f32], channels: usize, windows: &Windows, out: &mut [f32], chosen: &mut [u8]) = pool_body;
+
+    /// Adds the gradients of one image's windows to the pixels that were greatest.
+    fn unpool(grad: &[f32], chosen: &[u8], channels: usize, windows: &Windows, d_image: &mut [f32]) = unpool_body;
 }
 
 #[inline(always)]
@@ -126,19 +129,23 @@ fn pool_body<S: Isa>(image: &[f32], channels: usize, windows: &Windows, out: &mu
     }
 }
 
-/// Adds the gradients of one image's windows to the pixels that were greatest.
-fn unpool(grad: &[f32], chosen: &[u8], channels: usize, windows: &Windows, d_image: &mut [f32]) {
-    let [stride, padding] = [windows.geometry.stride, windows.geometry.padding];
+#[inline(always)]
+fn unpool_body<S: Isa>(grad: &[f32], chosen: &[u8], channels: usize, windows: &Windows, d_image: &mut [f32]) {
     let mut outs = grad.chunks_exact(channels).zip(chosen.chunks_exact(channels));
     for row in 0..windows.output[0] {
         for column in 0..windows.output[1] {
             let Some((grad, chosen)) = outs.next() else { return };
-            for (channel, (grad, tap)) in grad.iter().zip(chosen).enumerate() {
-                let tap = usize::from(*tap);
-                // In the image, for only such pixels are chosen.
-                let y = row * stride[0] + tap / windows.kernel[1] - padding[0];
-                let x = column * stride[1] + tap % windows.kernel[1] - padding[1];
-                d_image[(y * windows.input[1] + x) * channels + channel] += grad;
+            for y in 0..windows.kernel[0] {
+                for x in 0..windows.kernel[1] {
+                    let tap = (y * windows.kernel[1] + x) as u8;
+                    let Some((y, x)) = windows.pixel(0, row, y).zip(windows.pixel(1, column, x)) else {
+                        continue;
+                    };
+                    let pixel = &mut d_image[(y * windows.input[1] + x) * channels..][..channels];
+                    for ((sum, grad), chosen) in pixel.iter_mut().zip(grad).zip(chosen) {
+                        *sum += if *chosen == tap { *grad } else { 0.0 };
+                    }
+                }
             }
         }
     }

@@ -350,6 +350,39 @@ fn threads_change_nothing_but_the_time() {
 }
 
 #[test]
+fn a_residual_block_is_what_its_parts_make() {
+    let mut random = stream(6, Purpose::Parameters, [0; 3]);
+    for (shape, kernel) in [([3, 7, 6, 16], 3), ([20, 5, 5, 5], 3), ([2, 4, 4, 32], 1)] {
+        let [_, _, _, channels] = shape;
+        let images = var(&shape, &mut random);
+        let weights = var(&shape, &mut random).as_detached_tensor();
+        let of_layer = [channels, kernel, kernel, channels];
+        let vars = [var(&of_layer, &mut random), var(&[channels], &mut random)];
+        let more = [var(&of_layer, &mut random), var(&[channels], &mut random)];
+        let geometry = Geometry::square(1, kernel / 2);
+        at_every_level(|level| {
+            let block = residual_block(&images, [&vars[0], &vars[1]], [&more[0], &more[1]]).unwrap();
+            let inner = images.relu().unwrap();
+            let inner = convolution(&inner, &vars[0], &vars[1], geometry, Activation::Relu).unwrap();
+            let outer = convolution(&inner, &more[0], &more[1], geometry, Activation::Identity).unwrap();
+            let parts = (images.as_tensor() + outer).unwrap();
+            let what = format!("{level:?} {shape:?} {kernel}");
+            let wide = |t: &Tensor| flat::<f32>(t).into_iter().map(f64::from).collect::<Vec<_>>();
+            assert_close(&flat(&block), &wide(&parts), &what);
+            let grads = |y: &Tensor| (y * &weights).unwrap().sum_all().unwrap().backward().unwrap();
+            let (of_block, of_parts) = (grads(&block), grads(&parts));
+            for var in [&images].into_iter().chain(&vars).chain(&more) {
+                assert_close(&flat(of_block.get(var).unwrap()), &wide(of_parts.get(var).unwrap()), &what);
+            }
+        });
+    }
+    let images = var(&[1, 4, 4, 3], &mut random);
+    let (even, bias) = (var(&[3, 2, 2, 3], &mut random), var(&[3], &mut random));
+    let error = residual_block(&images, [&even, &bias], [&even, &bias]).unwrap_err().to_string();
+    assert!(error.contains("an odd K"), "{error}");
+}
+
+#[test]
 fn strided_images_are_accepted_and_need_no_gradient() {
     let mut random = stream(5, Purpose::Parameters, [0; 3]);
     let images = Tensor::from_vec(numbers(&[2, 3, 5, 4], &mut random), (2, 3, 5, 4), &Device::Cpu).unwrap();

@@ -67,7 +67,7 @@ impl Setting {
         let mut config = RunConfig::default();
         config.policy.core = core;
         config.policy.core_size = 6;
-        config.policy.hidden = vec![8];
+        config.policy.hidden = vec![8].into();
         config.policy.policy_gain = 2.0;
         let mut registry = Registry::empty();
         registry.register(Noise::default);

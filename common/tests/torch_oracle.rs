@@ -209,8 +209,11 @@ fn state_dependent_exploration_matches_torch() {
             Space::boxed(&vec![-9.0; features], &vec![9.0; features]),
             Space::boxed(&vec![-1.0; dimensions], &vec![1.0; dimensions]),
         );
-        let section =
-            PolicySection { hidden: vec![], exploration: Exploration::Gsde, ..PolicySection::default() };
+        let section = PolicySection {
+            hidden: vec![].into(),
+            exploration: Exploration::Gsde,
+            ..PolicySection::default()
+        };
         let spec = PolicySpec::new(&environment, &section).unwrap();
         let mut weights = spec.initialise(1).unwrap();
         let mut put = |name: &str, values: &[f64], shape: (usize, usize)| {

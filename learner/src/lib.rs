@@ -9,7 +9,8 @@
 //!   now, so that the lag bound holds; [`accounting`]: the books.
 //! * [`batch`]: columns of several unrolls side by side.
 //! * [`trainer`]: one update; [`algorithm`]: one file a method; [`returns`]: V-trace and its kin;
-//!   [`optimizer`]: RMSProp and Adam over [`parameters`]; [`schedule`]: what changes over a run.
+//!   [`optimizer`]: RMSProp and Adam over [`parameters`]; [`schedule`]: what changes over a run; [`device`]: where the network
+//!   is.
 //! * [`broadcast`]: new weights to every actor.
 //! * [`checkpoint`], [`report`]: files, logs, metrics, the bottleneck's verdict.
 //! * [`mod@run`]: a learner's life; [`session`]: the trainer's thread; [`command`]: flags and exit code.
@@ -20,6 +21,7 @@ pub mod batch;
 pub mod broadcast;
 pub mod checkpoint;
 pub mod command;
+pub mod device;
 pub mod intake;
 pub mod optimizer;
 pub mod pacing;

@@ -4,8 +4,8 @@
 //! published hyperparameters carry over. An optimiser's state can be saved and restored exactly: training
 //! goes on bit for bit as if it had not stopped.
 
-use candle_core::Tensor;
 use candle_core::backprop::GradStore;
+use candle_core::{Device, Tensor};
 use impresario_common::config::{OptimizerKind, OptimizerSection};
 use impresario_common::kernels::{self, EpsilonPlacement, sum_squares, update_in_place, with_slice};
 use impresario_common::policy::{PolicyError, Weights};
@@ -121,7 +121,7 @@ impl Optimizer {
         for ((name, var), moments) in self.parameters.iter().zip(&self.moments) {
             for (moment, values) in [(first, &moments.first), (second, &moments.second)] {
                 let Some(moment) = moment else { continue };
-                let tensor = Tensor::from_slice(values, var.shape(), var.device())?;
+                let tensor = Tensor::from_slice(values, var.shape(), &Device::Cpu)?;
                 state.moments.0.push((format!("{name}/{moment}"), tensor));
             }
         }

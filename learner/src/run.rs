@@ -84,6 +84,8 @@ pub async fn run(
     let internal =
         |what: &str, error: &dyn std::fmt::Display| LearnerError::Internal(format!("{what}: {error}"));
     let LearnerOptions { config, run_dir, resume, progress } = options;
+    // Before anybody joins in vain.
+    crate::device::open(config.learner.device).map_err(TrainError::from)?;
     let address = listener.local_addr().map_err(|e| internal("no address to listen on", &e))?;
     let (version, books, totals) = match &resume {
         Some(c) => (c.policy_version, c.accounting.clone().resumed(), c.totals.clone()),

@@ -2,7 +2,7 @@
 
 use impresario_common::config::{OptimizerKind, RunConfig};
 use impresario_common::random::{self, Purpose};
-use impresario_common::space::{EnvironmentSpec, Space};
+use impresario_common::space::{ElementType, EnvironmentSpec, Space};
 use impresario_common::unroll::Array;
 use rand::RngExt;
 
@@ -21,7 +21,7 @@ pub(crate) fn environment(action: Space) -> EnvironmentSpec {
 /// A configuration with a tiny network and optimiser `kind`.
 pub(crate) fn config(kind: OptimizerKind) -> RunConfig {
     let mut config = RunConfig::default();
-    config.policy.hidden = vec![5, 4];
+    config.policy.hidden = vec![5, 4].into();
     config.policy.policy_gain = 1.0;
     config.optimizer.kind = kind;
     config.optimizer.momentum = 0.5;
@@ -64,3 +64,21 @@ pub(crate) fn batch(action: &Space, seed: u64) -> Batch {
     batch.truncated[11] = 1;
     batch
 }
+
+/// An environment of images, 6 x 5 pixels in 3 channels of bytes, in which `action` is possible.
+pub(crate) fn pixel_environment(action: Space) -> EnvironmentSpec {
+    let (low, high) = (vec![0.0; PIXELS], vec![255.0; PIXELS]);
+    let observation = Space::Box { low, high, shape: vec![6, 5, 3], dtype: ElementType::U8 };
+    EnvironmentSpec { observation, ..environment(action) }
+}
+
+/// [`batch`] in such an environment.
+pub(crate) fn pixel_batch(action: &Space, seed: u64) -> Batch {
+    let batch = batch(action, seed);
+    let rows = batch.observations.len() / 3;
+    let mut random = random::stream(seed, Purpose::Learner, [1, 0, 0]);
+    Batch { observations: Array::U8((0..rows * PIXELS).map(|_| random.random()).collect()), ..batch }
+}
+
+/// Numbers of an image.
+const PIXELS: usize = 6 * 5 * 3;

@@ -35,6 +35,7 @@ impl Trainer {
     pub fn new(config: &RunConfig, environment: &EnvironmentSpec) -> Result<Self, TrainError> {
         let spec = PolicySpec::new(environment, &config.policy)?;
         let weights = spec.initialise(config.run.seed)?;
+        tracing::info!(weights = spec.weight_count(), "network: {}", spec.encoder());
         Ok(Self {
             target: TargetPolicy::new(config, environment, &spec, &weights)?,
             algorithm: algorithm::build(config, environment, &spec)?,

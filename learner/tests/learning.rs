@@ -179,7 +179,7 @@ fn unroll<E: Copy>(
 
 fn config() -> RunConfig {
     let mut config = RunConfig::default();
-    config.policy.hidden = vec![32];
+    config.policy.hidden = vec![32].into();
     // Tiny problems of their own, whatever the defaults are tuned for.
     config.optimizer.learning_rate = 5e-3;
     config.optimizer.epsilon = 1e-5;

@@ -6,11 +6,13 @@
 
 mod algorithm;
 mod flags;
+mod policy;
 mod ranges;
 mod resolve;
 mod sections;
 
 pub use algorithm::*;
 pub use flags::RunFlags;
+pub use policy::*;
 pub use resolve::{ConfigError, RUN_CONFIG_FILE};
 pub use sections::*;

@@ -6,10 +6,12 @@ use toml::{Table, Value};
 
 use super::algorithm::AlgorithmConfig;
 use super::flags::RunFlags;
+use super::policy::{CoreKind, LogStd, PolicySection, Sizes};
 use super::ranges::{at_least_1, check, fraction, not_negative, positive};
-use super::sections::{
-    CoreKind, EnvironmentSection, LogStd, OptimizerKind, PolicySection, RunConfig, UntilReturn, is_atari,
-};
+use super::sections::{EnvironmentSection, OptimizerKind, RunConfig, UntilReturn, is_atari};
+
+/// Largest size of a layer: beyond it no network is of any use, and products of sizes stay within bounds.
+const MAX_SIZE: usize = 1 << 16;
 
 /// Name of the file in a run directory that holds the run's resolved configuration.
 pub const RUN_CONFIG_FILE: &str = "config.toml";
@@ -120,12 +122,7 @@ impl RunConfig {
             "must divide rollout.envs_per_actor",
         )?;
         check("rollout.uplink_bytes", &rollout.uplink_bytes, rollout.uplink_bytes > 0, "must be at least 1")?;
-        check(
-            "policy.hidden",
-            &format!("{:?}", self.policy.hidden),
-            self.policy.hidden.iter().all(|&n| n > 0),
-            "must hold widths of at least 1",
-        )?;
+        check_sizes(&self.policy)?;
         at_least_1("policy.core_size", self.policy.core_size)?;
         check(
             "policy.core_forget_bias",
@@ -233,6 +230,26 @@ fn check_environment(environment: &EnvironmentSection) -> Result<(), ConfigError
     at_least_1("environment.atari.frame_skip", atari.frame_skip as usize)?;
     at_least_1("environment.atari.screen_size", atari.screen_size as usize)?;
     fraction("environment.atari.sticky_actions", atari.sticky_actions)
+}
+
+/// Sizes of the encoder's layers.
+fn check_sizes(policy: &PolicySection) -> Result<(), ConfigError> {
+    for (key, sizes) in [
+        ("policy.channels", &policy.channels),
+        ("policy.kernels", &policy.kernels),
+        ("policy.strides", &policy.strides),
+        ("policy.hidden", &policy.hidden),
+    ] {
+        let positive = |sizes: &Vec<usize>| sizes.iter().all(|size| (1..=MAX_SIZE).contains(size));
+        let some = key == "policy.hidden" || *sizes != Sizes::These(vec![]);
+        let fits = some && matches!(sizes, Sizes::These(sizes) if positive(sizes));
+        let requirement = match key {
+            "policy.hidden" => "must hold widths between 1 and 65536",
+            _ => "must hold a size between 1 and 65536 for each layer, of which there is at least one",
+        };
+        check(key, sizes, fits || *sizes == Sizes::Auto, requirement)?;
+    }
+    Ok(())
 }
 
 /// The bounds of a head that gives standard deviations.
@@ -376,6 +393,16 @@ fn merge(table: &mut Table, layer: Table, prefix: &str) -> Result<(), ConfigErro
     Ok(())
 }
 
+/// Keys whose values are words or something else.
+const EITHER: [&str; 6] = [
+    "run.until_return",
+    "learner.max_policy_lag",
+    "policy.channels",
+    "policy.kernels",
+    "policy.strides",
+    "policy.hidden",
+];
+
 /// Refuses a value of another type than the default's, naming the key, which serde's errors do not.
 trait Conform: Sized {
     fn conform(self, default: &Self, path: &str) -> Result<Self, ConfigError>;
@@ -383,7 +410,7 @@ trait Conform: Sized {
 
 impl Conform for Value {
     fn conform(self, default: &Self, path: &str) -> Result<Self, ConfigError> {
-        let either = ["run.until_return", "learner.max_policy_lag"].contains(&path);
+        let either = EITHER.contains(&path);
         match (default, self) {
             (Self::Float(_), Self::Integer(value)) => Ok(Self::Float(value as f64)),
             (default, value) if either || default.same_type(&value) => Ok(value),
@@ -446,6 +473,17 @@ mod tests {
     }
 
     #[test]
+    fn sizes_are_lists_or_left_to_the_encoder() {
+        assert_eq!(with(&[]).unwrap().policy.hidden, Sizes::Auto);
+        assert_eq!(with(&["policy.hidden=[]"]).unwrap().policy.hidden, Sizes::These(vec![]));
+        let sac = ["algorithm.name=sac", "policy.hidden=auto"];
+        assert_eq!(with(&sac[..1]).unwrap().policy.hidden, Sizes::These(vec![256, 256]));
+        assert_eq!(with(&sac).unwrap().policy.hidden, Sizes::Auto);
+        let config = with(&["policy.kernels=[8, 4]"]).unwrap();
+        assert_eq!(RunConfig::from_toml(&config.to_toml().unwrap()).unwrap(), config);
+    }
+
+    #[test]
     fn mistakes_are_answered_with_what_and_where() {
         let says = |assignments: &[&str], expected: &str| {
             let error = with(assignments).unwrap_err().to_string();
@@ -459,6 +497,10 @@ mod tests {
         says(&["learner.max_policy_lag=1001"], "must be at most 1000, or \"unlimited\"");
         says(&["algorithm.gamma=1.5"], "algorithm.gamma is 1.5, must lie between 0 and 1");
         says(&["rollout.workers_per_actor=3"], "must divide rollout.envs_per_actor");
+        says(&["policy.hidden=[0]"], "policy.hidden is [0], must hold widths between 1 and 65536");
+        says(&["policy.hidden=wide"], "a list of sizes such as [64, 64], or \"auto\"");
+        says(&["policy.channels=[]"], "of which there is at least one");
+        says(&["policy.encoder=cnn"], "encoder");
         says(&["policy.max_log_std=-20"], "must lie above policy.min_log_std");
         says(&["policy.log_std=state", "policy.initial_log_std=3"], "must lie between policy.min_log_std");
         says(&["policy.value_statistics_step=0"], "must lie above 0 and be at most 1");

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::algorithm::AlgorithmConfig;
+use super::policy::PolicySection;
 
 /// Everything that defines a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
@@ -232,133 +233,6 @@ impl Default for RolloutSection {
     }
 }
 
-/// The network: an encoder for the observation, then heads for policy and value.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PolicySection {
-    /// Widths of the encoder's hidden layers.
-    pub hidden: Vec<usize>,
-    /// Non-linearity after each hidden layer.
-    pub activation: Activation,
-    /// Whether every real number of an observation is shifted and scaled by the running mean and deviation of all that
-    /// were trained on, which the learner keeps. Of use where the numbers' units differ; bytes and choices are left alone.
-    pub normalize_observations: bool,
-    /// Whether value estimates are learned on one scale, whatever the rewards' (PopArt): the value targets are shifted and
-    /// scaled by their running mean and deviation, which the learner keeps, and advantages are scaled alike.
-    pub normalize_values: bool,
-    /// PopArt: share by which mean and deviation of the value targets go towards those of each batch. Larger values follow
-    /// returns that grow; smaller ones keep the scale steady, as the papers' 0.0003 does over millions of updates.
-    pub value_statistics_step: f32,
-    /// PopArt: least deviation that values are scaled by, in scaled rewards.
-    pub min_value_deviation: f32,
-    /// PopArt: largest deviation that values are scaled by, in scaled rewards.
-    pub max_value_deviation: f32,
-    /// Whether the value estimate shares the policy's hidden layers and core. Layers of its own cost time, and keep its
-    /// errors from disturbing the policy; beside them it sees the core's output then, which it does not teach.
-    pub shared_encoder: bool,
-    /// Memory between the encoder and the heads. It costs time, and is of use where an observation does not tell all that
-    /// matters of what came before.
-    pub core: CoreKind,
-    /// H: outputs of the core; it remembers as many numbers, an LSTM twice as many.
-    pub core_size: usize,
-    /// LSTM: initial bias of the forget gates. Larger values remember longer from the start: about `exp(bias)` steps.
-    pub core_forget_bias: f32,
-    /// Gain of the policy head's orthogonal initialisation; small values start near the uniform policy.
-    pub policy_gain: f32,
-    /// Gain of the value head's orthogonal initialisation.
-    pub value_gain: f32,
-    /// Whether continuous actions are squashed into the bounds of their space by a hyperbolic tangent, which needs
-    /// finite bounds. Without it actions beyond the bounds are clipped by the environment, and probability
-    /// piles up there unseen. Discrete actions have nothing to squash.
-    pub squash: bool,
-    /// Where the logarithm of the standard deviation of continuous actions comes from: `"free"` parameters, the same
-    /// at every observation, or `"state"`, a head of the network. The latter can be bold here and careful there,
-    /// and is easier to lose exploration with.
-    pub log_std: LogStd,
-    /// Initial logarithm of the standard deviation of continuous actions.
-    pub initial_log_std: f32,
-    /// Least logarithm of the standard deviation that a head of the network may give. Beyond this bound and the next
-    /// the head's output is cut off and has no gradient.
-    pub min_log_std: f32,
-    /// Largest logarithm of the standard deviation that a head of the network may give.
-    pub max_log_std: f32,
-    /// How the noise of continuous actions comes about: `"independent"` in every step, or `"gsde"`, a random function of
-    /// the last hidden layer that stays the same for a while. The latter moves smoothly, which real motors need and
-    /// which explores further; it has deviations of its own in place of `log_std`.
-    pub exploration: Exploration,
-    /// With `"gsde"`: environment steps after which a copy draws a new function; 0 is one for each episode.
-    pub gsde_resample_steps: u32,
-}
-
-impl Default for PolicySection {
-    fn default() -> Self {
-        Self {
-            hidden: vec![64, 64],
-            activation: Activation::Tanh,
-            normalize_observations: false,
-            normalize_values: false,
-            value_statistics_step: 0.01,
-            min_value_deviation: 1e-4,
-            max_value_deviation: 1e6,
-            shared_encoder: true,
-            core: CoreKind::None,
-            core_size: 64,
-            core_forget_bias: 1.0,
-            policy_gain: 0.01,
-            value_gain: 1.0,
-            squash: false,
-            log_std: LogStd::Free,
-            initial_log_std: 0.0,
-            min_log_std: -20.0,
-            max_log_std: 2.0,
-            exploration: Exploration::Independent,
-            gsde_resample_steps: 0,
-        }
-    }
-}
-
-/// Where the logarithms of the standard deviations of continuous actions come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogStd {
-    /// Parameters of their own.
-    Free,
-    /// A head of the network.
-    State,
-}
-
-/// What a policy remembers from step to step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum CoreKind {
-    /// Nothing: it sees the present observation only.
-    None,
-    /// The state of a long short-term memory (Hochreiter and Schmidhuber 1997).
-    Lstm,
-    /// The state of gated recurrent units (Cho et al. 2014).
-    Gru,
-}
-
-/// How the noise of continuous actions comes about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Exploration {
-    /// Drawn anew in every step.
-    Independent,
-    /// Generalised state-dependent exploration: a function of the state, drawn anew now and then.
-    Gsde,
-}
-
-/// Non-linearity of a hidden layer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Activation {
-    /// Hyperbolic tangent.
-    Tanh,
-    /// Rectified linear unit.
-    Relu,
-}
-
 /// How parameters follow gradients.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -435,6 +309,9 @@ pub struct LearnerSection {
     pub wait_for_actors: usize,
     /// Threads for the learner's arithmetic; 0 is one per core.
     pub threads: usize,
+    /// Where the learner's network is: `"cpu"`, or `"cuda"`, the first CUDA device, for a program built with `--features
+    /// cuda`. Losses, the optimiser and actors stay on the CPU. Worth it for networks on images; small ones are faster on the CPU.
+    pub device: LearnerDevice,
     /// Seconds without a message after which an actor counts as hung and its grants are given to others.
     pub grant_timeout_seconds: f64,
     /// Seconds that a disconnected actor may take to come back before what it held counts as lost.
@@ -453,6 +330,7 @@ impl Default for LearnerSection {
             queue_bytes: 256 << 20,
             wait_for_actors: 1,
             threads: 1,
+            device: LearnerDevice::Cpu,
             grant_timeout_seconds: 10.0,
             reconnect_seconds: 30.0,
             grace_seconds: 10.0,
@@ -469,6 +347,16 @@ impl LearnerSection {
             threads => threads,
         }
     }
+}
+
+/// Where the learner's network is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LearnerDevice {
+    /// The processor.
+    Cpu,
+    /// The first CUDA device.
+    Cuda,
 }
 
 /// A bound on policy lag in updates; `None` is no bound.

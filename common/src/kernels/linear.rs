@@ -2,12 +2,12 @@
 
 use std::cell::RefCell;
 
-use candle_core::{CpuStorage, CustomOp3, DType, Device, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor};
 
 use super::elementwise::tanh_body;
 use super::matmul::{Init, Left, Right, lanes, matmul, pack_transposed};
 use super::storage::contiguous;
-use super::{Isa, dispatch, with_slice};
+use super::{Isa, dispatch, is_fused, with_slice};
 
 /// What a layer applies to its sums.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -18,6 +18,17 @@ pub enum Activation {
     Tanh,
     /// `max(x, 0)`.
     Relu,
+}
+
+impl Activation {
+    /// What candle's own operations make of `x`.
+    pub(super) fn composed(self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Identity => Ok(x.clone()),
+            Self::Tanh => x.tanh(),
+            Self::Relu => x.relu(),
+        }
+    }
 }
 
 /// Applies a dense layer: `activation(x W^T + b)`.
@@ -50,13 +61,8 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor, activation: Activation
             bias.dims()
         );
     }
-    if !matches!(x.device(), Device::Cpu) {
-        let sums = x.matmul(&weight.t()?)?.broadcast_add(bias)?;
-        return match activation {
-            Activation::Identity => Ok(sums),
-            Activation::Tanh => sums.tanh(),
-            Activation::Relu => sums.relu(),
-        };
+    if !is_fused(x.device()) {
+        return activation.composed(&x.matmul(&weight.t()?)?.broadcast_add(bias)?);
     }
     x.contiguous()?.apply_op3(&weight.contiguous()?, &bias.contiguous()?, Linear { activation })
 }
@@ -168,7 +174,7 @@ pub fn linear_into(
     );
     if rows < PACKING_ROWS {
         dot_products(x, rows, weight, bias, out);
-        activate(out, activation);
+        activate_slice(out, activation);
         return;
     }
     PACKED.with_borrow_mut(|packed| {
@@ -252,12 +258,13 @@ fn packed_forward(
         let count = block.min(rows - done);
         let out = &mut out[done * outputs..(done + count) * outputs];
         product(&x[done * inputs..(done + count) * inputs], count, out);
-        activate(out, activation);
+        activate_slice(out, activation);
         done += count;
     }
 }
 
-fn activate(out: &mut [f32], activation: Activation) {
+/// Applies `activation` to every element, in place.
+pub(super) fn activate_slice(out: &mut [f32], activation: Activation) {
     match activation {
         Activation::Identity => {}
         Activation::Tanh => activate_tanh(out),
@@ -434,7 +441,7 @@ fn relu_gradient_body<S: Isa>(y: &[f32], grad: &[f32], dz: &mut [f32], db: &mut 
 
 #[cfg(test)]
 mod tests {
-    use candle_core::Var;
+    use candle_core::{Device, Var};
     use rand::Rng;
 
     use super::*;

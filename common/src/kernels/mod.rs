@@ -12,6 +12,8 @@
 //! - `elementwise`: [`tanh`], [`exp`], [`ln`], [`sum_squares`], [`all_finite`];
 //! - `arrays`: [`elements`] out of bytes, [`all_below`], [`count_cut`];
 //! - `matmul`: matrix products for shapes where a general library pays too much for packing;
+//! - `device`: which tensors the kernels serve themselves;
+//! - `activation`: [`activate`], where no layer does it; `layer_norm`: normalisation with the activation behind it;
 //! - `linear`: the fused dense layer, its gradient, and the slice-level entry that actors use;
 //! - `convolution`: convolution and max pooling of images, and their gradients;
 //! - `recurrent`: LSTM and GRU over sequences, their gradient through time, and the single step that actors take;
@@ -23,9 +25,12 @@
 //!
 //! *Invariant*: a result depends on the instruction set, but not on the number of threads.
 
+mod activation;
 mod arrays;
 mod convolution;
+mod device;
 mod elementwise;
+mod layer_norm;
 mod linear;
 mod matmul;
 mod optimizer;
@@ -36,9 +41,12 @@ mod threads;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+pub use activation::activate;
 pub use arrays::{all_below, count_cut, elements};
 pub use convolution::{Geometry, PixelOrder, convolution, convolution_of_bytes, max_pool, residual_block};
+pub use device::{composed, is_fused};
 pub use elementwise::{all_finite, exp, ln, sum_squares, tanh};
+pub use layer_norm::layer_norm;
 pub use linear::{Activation, PackedLinear, linear, linear_backward, linear_into};
 pub use optimizer::{Adam, EpsilonPlacement, RmsProp, adam_step, rmsprop_step};
 pub use recurrent::{Cell, Sequence, recurrent, recurrent_step};

@@ -2,15 +2,18 @@
 
 use std::cell::Cell;
 
-use candle_core::{CpuStorage, InplaceOp1, Layout, Result, Storage, Tensor, WithDType};
+use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Result, Storage, Tensor, WithDType};
 
-/// Calls `read` with the elements of a contiguous CPU tensor in C order.
+/// Calls `read` with the elements of a contiguous tensor in C order. Those of another device are copied here first.
 ///
 /// The tensor's memory stays locked for reading during the call: do not update it from inside.
 ///
 /// # Errors
-/// If the tensor is not on the CPU, not contiguous, or not of element type `T`.
+/// If the tensor is not contiguous, or not of element type `T`.
 pub fn with_slice<T: WithDType, R>(tensor: &Tensor, read: impl FnOnce(&[T]) -> R) -> Result<R> {
+    if !tensor.device().is_cpu() {
+        return with_slice(&tensor.detach().to_device(&Device::Cpu)?, read);
+    }
     let (storage, layout) = tensor.storage_and_layout();
     let Storage::Cpu(storage) = &*storage else {
         candle_core::bail!(
@@ -21,20 +24,38 @@ pub fn with_slice<T: WithDType, R>(tensor: &Tensor, read: impl FnOnce(&[T]) -> R
     Ok(read(contiguous(storage, layout)?))
 }
 
-/// Calls `update` with the elements of a contiguous CPU tensor in C order, to be changed in place.
+/// Calls `update` with the elements of a contiguous tensor in C order, to be changed in place. Those of another device are
+/// copied here and back.
 ///
 /// Every tensor that shares the memory sees the change (clones of a `Var` do, snapshots must copy), and no
 /// graph records it. The memory stays locked for writing during the call.
 ///
 /// # Errors
-/// If the tensor is not on the CPU, not contiguous, or not `f32`.
+/// If the tensor is not contiguous, or not `f32`.
 pub fn update_in_place<R>(tensor: &Tensor, update: impl FnOnce(&mut [f32]) -> R) -> Result<R> {
+    if !tensor.device().is_cpu() {
+        return update_elsewhere(tensor, update);
+    }
     let op = Update { call: Cell::new(Some(update)), result: Cell::new(None) };
     tensor.inplace_op1(&op)?;
     match op.result.into_inner() {
         Some(result) => Ok(result),
         None => candle_core::bail!("an update in place needs a CPU tensor"),
     }
+}
+
+/// [`update_in_place`] where the memory is out of reach: a copy is changed and written back.
+fn update_elsewhere<R>(tensor: &Tensor, update: impl FnOnce(&mut [f32]) -> R) -> Result<R> {
+    if !tensor.is_contiguous() {
+        candle_core::bail!("an update in place needs a contiguous tensor")
+    }
+    let there = tensor.detach().flatten_all()?;
+    let mut values = there.to_vec1::<f32>()?;
+    let result = update(&mut values);
+    if !values.is_empty() {
+        there.slice_set(&Tensor::from_vec(values, there.shape(), there.device())?, 0, 0)?;
+    }
+    Ok(result)
 }
 
 /// The elements of a contiguous CPU storage.
@@ -71,7 +92,7 @@ impl<R, F: FnOnce(&mut [f32]) -> R> InplaceOp1 for Update<F, R> {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::{DType, Device, Var};
+    use candle_core::{DType, Var};
 
     use super::*;
 
@@ -99,6 +120,24 @@ mod tests {
             tensor.sum_all().unwrap().to_scalar::<f32>().unwrap(),
             0.0 + 1.0 + 2.0 + 9.0 + 10.0 + 11.0
         );
+    }
+
+    #[test]
+    fn memory_out_of_reach_is_changed_through_a_copy() {
+        let tensor = Tensor::arange(0f32, 12.0, &Device::Cpu).unwrap().reshape((4, 3)).unwrap();
+        let rows = tensor.narrow(0, 1, 2).unwrap();
+        let sum = update_elsewhere(&rows, |x| {
+            let sum: f32 = x.iter().sum();
+            x.fill(0.0);
+            sum
+        });
+        assert_eq!(sum.unwrap(), 33.0);
+        let left = tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(left, [0.0, 1.0, 2.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 9.0, 10.0, 11.0]);
+        let scalar = Var::new(2f32, &Device::Cpu).unwrap();
+        update_elsewhere(&scalar, |x| x[0] *= 2.0).unwrap();
+        assert_eq!(scalar.to_scalar::<f32>().unwrap(), 4.0);
+        assert!(update_elsewhere(&tensor.t().unwrap(), |_| ()).is_err());
     }
 
     #[test]

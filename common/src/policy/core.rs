@@ -6,13 +6,14 @@
 
 use candle_core::{Device, Tensor};
 
-use super::network::PolicyError;
+use super::error::PolicyError;
+use super::parameters::{Init, ParameterSpec};
 use super::snapshot::Weights;
 use crate::config::{CoreKind, PolicySection};
 use crate::kernels::{self, Activation, Cell, Sequence, with_slice};
 
-/// Names, shapes and roles of a core's parameters, in their order.
-pub(super) const PARAMETERS: [(&str, Role); 4] = [
+/// Names and roles of a core's parameters, in their order.
+const PARAMETERS: [(&str, Role); 4] = [
     ("core.weight_ih", Role::OfInput),
     ("core.weight_hh", Role::OfOutput),
     ("core.bias_ih", Role::InputBias),
@@ -21,7 +22,7 @@ pub(super) const PARAMETERS: [(&str, Role); 4] = [
 
 /// What a parameter multiplies or is added to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Role {
+enum Role {
     /// `[G H, I]`: the input.
     OfInput,
     /// `[G H, H]`: the last output.
@@ -51,8 +52,20 @@ impl CoreSpec {
         Some(Self { cell, size: section.core_size })
     }
 
+    /// The parameters, where the core has `inputs` inputs; an LSTM's forget gates start with `forget_bias`.
+    pub(super) fn parameters(self, inputs: usize, forget_bias: f32) -> [ParameterSpec; 4] {
+        PARAMETERS.map(|(name, role)| {
+            let init = match role {
+                Role::OfInput | Role::OfOutput => Init::Orthogonal { gain: 1.0 },
+                Role::InputBias if self.cell == Cell::Lstm => Init::ForgetGates(forget_bias),
+                Role::InputBias | Role::OutputBias => Init::Constant(0.0),
+            };
+            ParameterSpec { name: name.into(), shape: self.shape(role, inputs), init }
+        })
+    }
+
     /// Shape of a parameter, where the core has `inputs` inputs.
-    pub(super) fn shape(self, role: Role, inputs: usize) -> Vec<usize> {
+    fn shape(self, role: Role, inputs: usize) -> Vec<usize> {
         let rows = self.cell.gates() * self.size;
         match role {
             Role::OfInput => vec![rows, inputs],
@@ -114,6 +127,7 @@ impl Core {
                 })
             })
         })???;
-        Ok(Tensor::from_vec(out, (rows, self.spec.size), &Device::Cpu)?)
+        let out = Tensor::from_vec(out, (rows, self.spec.size), &Device::Cpu)?;
+        Ok(out.to_device(inputs.device())?)
     }
 }

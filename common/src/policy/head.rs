@@ -12,10 +12,11 @@
 use candle_core::Tensor;
 
 use super::distribution::ActionDistribution;
-use super::network::{Linear, ParameterSpec, PolicyError};
+use super::error::PolicyError;
+use super::layers::Linear;
+use super::parameters::ParameterSpec;
 use super::snapshot::Weights;
 use crate::config::{Exploration, LogStd, PolicySection};
-use crate::kernels::Activation;
 
 /// Name of the layer that gives logits or means.
 const OUTPUT: &str = "policy";
@@ -68,7 +69,7 @@ pub(super) fn output_parameters(
     distribution: &ActionDistribution,
     inputs: usize,
 ) -> Vec<ParameterSpec> {
-    ParameterSpec::linear(OUTPUT, inputs, outputs(distribution), section.policy_gain, 0.0).into()
+    ParameterSpec::layer(OUTPUT, vec![outputs(distribution), inputs], section.policy_gain, 0.0).into()
 }
 
 /// The parameters that logarithms of standard deviations come from; none for discrete actions.
@@ -85,7 +86,7 @@ pub(super) fn log_std_parameters(
         }
         (_, LogStd::Free) => vec![ParameterSpec::constant(FREE_LOG_STD, vec![count], start)],
         (_, LogStd::State) => {
-            ParameterSpec::linear(LOG_STD, inputs, count, section.policy_gain, start).into()
+            ParameterSpec::layer(LOG_STD, vec![count, inputs], section.policy_gain, start).into()
         }
     }
 }
@@ -101,7 +102,7 @@ impl PolicyHead {
         inputs: usize,
         weights: &Weights,
     ) -> Result<Self, PolicyError> {
-        let linear = |name, outputs| Linear::new(weights, name, inputs, outputs, Activation::Identity);
+        let linear = |name, outputs| Linear::new(weights, name, inputs, outputs);
         let count = distribution.log_std_count();
         let log_std = match (count, section.log_std) {
             (0, _) => None,

@@ -2,8 +2,11 @@
 //!
 //! # Layout
 //!
-//! * [`network`]: which parameters a policy has, how they start, and how they turn observations into
-//!   distribution parameters and values. Actor and learner run this same code.
+//! * [`spec`]: which parameters a policy has, as its spaces and the configuration have it.
+//! * [`network`]: how they turn observations into distribution parameters and values. Actor and learner run this same
+//!   code.
+//! * `input`: what the first layer sees of an observation.
+//! * [`encoder`]: the hidden layers. * [`layers`]: what they are made of. * [`parameters`]: how layers start.
 //! * `core`: what a policy remembers from step to step.
 //! * `head`: from the last hidden layer to a row of distribution parameters.
 //! * [`distribution`]: what the policy head's numbers say about actions.
@@ -13,12 +16,20 @@
 
 mod core;
 pub mod distribution;
+pub mod encoder;
+mod error;
 mod head;
+mod input;
+pub mod layers;
 pub mod network;
 pub mod normalizer;
+pub mod parameters;
 pub mod snapshot;
+pub mod spec;
 pub mod value_scale;
 
+pub use error::PolicyError;
 pub use head::NoiseFeatures;
-pub use network::{Policy, PolicyError, PolicySpec};
+pub use network::Policy;
 pub use snapshot::{Snapshot, Weights};
+pub use spec::PolicySpec;

@@ -12,22 +12,29 @@
 
 use candle_core::{Device, Tensor};
 
-use super::network::PolicyError;
+use super::error::PolicyError;
+use super::parameters::ParameterSpec;
 use super::snapshot::Weights;
 use crate::kernels::{update_in_place, with_slice};
 
 /// Names of the tensors: means `[I]`, variances `[I]`, and the number of observations `[1]` they were taken of.
-pub(super) const MEAN: &str = "observation.mean";
+const MEAN: &str = "observation.mean";
 /// See [`MEAN`].
-pub(super) const VARIANCE: &str = "observation.variance";
+const VARIANCE: &str = "observation.variance";
 /// See [`MEAN`].
-pub(super) const COUNT: &str = "observation.count";
+const COUNT: &str = "observation.count";
 
 /// Keeps a number that never changed from being blown up.
 const EPSILON: f32 = 1e-8;
 
 /// Bound of what the policy sees.
 const CLIP: f32 = 10.0;
+
+/// The statistics of `inputs` numbers before any observation was seen.
+pub(super) fn parameters(inputs: usize) -> [ParameterSpec; 3] {
+    [(MEAN, inputs, 0.0), (VARIANCE, inputs, 1.0), (COUNT, 1, 0.0)]
+        .map(|(name, len, value)| ParameterSpec::constant(name, vec![len], value))
+}
 
 /// The statistics of a policy's weights, which it shares.
 #[derive(Debug, Clone)]

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use candle_core::{DType, Device, Tensor};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
-use super::network::PolicyError;
+use super::error::PolicyError;
 
 /// Name of the metadata entry that holds the version.
 const VERSION_KEY: &str = "policy_version";
@@ -42,13 +42,23 @@ impl Weights {
         self.0.iter().map(|(_, tensor)| tensor.elem_count()).sum()
     }
 
-    /// A deep copy that shares no storage with `self`.
+    /// The same weights on `device`; where they are there already they share their storage.
+    ///
+    /// # Errors
+    /// If they cannot be copied there.
+    pub fn on(&self, device: &Device) -> Result<Self, PolicyError> {
+        let there = |(name, tensor): &(String, Tensor)| Ok((name.clone(), tensor.to_device(device)?));
+        Ok(Self(self.0.iter().map(there).collect::<Result<_, PolicyError>>()?))
+    }
+
+    /// A deep copy on the CPU that shares no storage with `self`.
     ///
     /// # Errors
     /// If a tensor cannot be read.
     pub fn copied(&self) -> Result<Self, PolicyError> {
         let copy = |(name, tensor): &(String, Tensor)| {
-            Ok((name.clone(), tensor.detach().force_contiguous()?.copy()?))
+            let tensor = tensor.detach().force_contiguous()?.copy()?;
+            Ok((name.clone(), tensor.to_device(&Device::Cpu)?))
         };
         Ok(Self(self.0.iter().map(copy).collect::<Result<_, PolicyError>>()?))
     }

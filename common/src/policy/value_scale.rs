@@ -21,21 +21,28 @@
 
 use candle_core::Tensor;
 
-use super::network::PolicyError;
+use super::error::PolicyError;
+use super::parameters::ParameterSpec;
 use super::snapshot::Weights;
 use crate::config::PolicySection;
 use crate::kernels::{update_in_place, with_slice};
 
 /// Names of the tensors, `[1]` each: the mean of value targets, their variance, and the share of both that does not come from
 /// their start, by which the start is made up for.
-pub(super) const MEAN: &str = "value_target.mean";
+const MEAN: &str = "value_target.mean";
 /// See [`MEAN`].
-pub(super) const VARIANCE: &str = "value_target.variance";
+const VARIANCE: &str = "value_target.variance";
 /// See [`MEAN`].
-pub(super) const MASS: &str = "value_target.mass";
+const MASS: &str = "value_target.mass";
 
 /// The head's parameters, which move against the statistics.
 const HEAD: [&str; 2] = ["value.weight", "value.bias"];
+
+/// The statistics before any target was seen.
+pub(super) fn parameters() -> [ParameterSpec; 3] {
+    [(MEAN, 0.0), (VARIANCE, 1.0), (MASS, 0.0)]
+        .map(|(name, value)| ParameterSpec::constant(name, vec![1], value))
+}
 
 /// What the value head's numbers stand for.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -189,7 +196,7 @@ mod tests {
 
     fn section(step: f32) -> PolicySection {
         PolicySection {
-            hidden: vec![7, 5],
+            hidden: vec![7, 5].into(),
             normalize_values: true,
             value_statistics_step: step,
             ..PolicySection::default()

@@ -12,6 +12,7 @@ use impresario_common::unroll::Array;
 
 use super::{Metrics, Progress, TrainError};
 use crate::batch::Batch;
+use crate::device;
 use crate::optimizer::{Optimizer, OptimizerState, Step};
 use crate::parameters::Parameters;
 use crate::schedule::Scheduled;
@@ -41,14 +42,14 @@ impl TargetPolicy {
     /// The policy of `spec` in `environment`, starting from copies of `weights`.
     ///
     /// # Errors
-    /// If the weights do not fit the policy.
+    /// If the weights do not fit the policy, or the device that the configuration names cannot be used.
     pub fn new(
         config: &RunConfig,
         environment: &EnvironmentSpec,
         spec: &PolicySpec,
         weights: &Weights,
     ) -> Result<Self, PolicyError> {
-        let parameters = Parameters::new(weights)?;
+        let parameters = Parameters::new(&weights.on(&device::open(config.learner.device)?)?)?;
         Ok(Self {
             observation: environment.observation.clone(),
             normalizes: spec.normalizes(),

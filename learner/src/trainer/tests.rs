@@ -1,4 +1,4 @@
-use impresario_common::config::OptimizerKind;
+use impresario_common::config::{Activation, AlgorithmConfig, OptimizerKind};
 use impresario_common::policy::Weights;
 use impresario_common::space::Space;
 use impresario_common::unroll::Array;
@@ -162,7 +162,7 @@ fn a_checkpoint_of_another_run_is_refused_and_changes_nothing() {
     refused(testing::config(OptimizerKind::Adam), Space::Discrete { n: 4 }, "actions Discrete(4)");
     refused(testing::config(OptimizerKind::RmsProp), ACTION, "optimizer.kind");
     let mut wider = testing::config(OptimizerKind::Adam);
-    wider.policy.hidden = vec![5, 7];
+    wider.policy.hidden = vec![5, 7].into();
     refused(wider, ACTION, "encoder.1.weight has shape [7, 5], expected [4, 5]");
 }
 
@@ -199,7 +199,7 @@ fn observations_are_normalised_by_what_was_trained_on_before() {
 /// A run of `method` that learns normalised values.
 fn normalised(method: &str, more: &str) -> RunConfig {
     let mut config = RunConfig::from_toml(&format!("algorithm.name = \"{method}\"\n{more}")).unwrap();
-    config.policy.hidden = vec![5, 4];
+    config.policy.hidden = vec![5, 4].into();
     config.policy.normalize_values = true;
     config
 }
@@ -254,5 +254,54 @@ fn a_skipped_update_leaves_the_statistics_of_values_and_the_head_as_they_were() 
         let refused = matches!(report.outcome, Outcome::Skipped { reason: SkipReason::Gradient(_) });
         assert!(refused, "{method}: {report:?}");
         assert_eq!(state(&trainer), before, "{method}");
+    }
+}
+
+#[test]
+fn every_method_learns_from_pixels() {
+    for name in AlgorithmConfig::NAMES {
+        let mut config = RunConfig::with_algorithm(AlgorithmConfig::by_name(name).unwrap());
+        let policy = &mut config.policy;
+        (policy.channels, policy.hidden) = (vec![3].into(), vec![6].into());
+        (policy.activation, policy.policy_gain) = (Activation::Tanh, 1.0);
+        if let AlgorithmConfig::Sac(sac) = &mut config.algorithm {
+            (sac.learning_starts, sac.replay_batch, sac.critic_hidden) = (12, 8, vec![6]);
+        }
+        let mut trainer = Trainer::new(&config, &testing::pixel_environment(ACTION)).unwrap();
+        let kernels = |trainer: &Trainer| bits(&trainer.checkpoint(0).unwrap().weights).swap_remove(0);
+        let before = kernels(&trainer);
+        assert_eq!(before.0, "encoder.convolution.0.weight");
+        let moved = (1..6).any(|seed| {
+            let report = trainer.train(&testing::pixel_batch(&ACTION, seed), 0).unwrap();
+            report.outcome == Outcome::Applied && kernels(&trainer) != before
+        });
+        assert!(moved, "{name} does not move the first convolution");
+    }
+}
+
+#[test]
+fn updates_by_candles_own_operations_are_those_of_the_kernels() {
+    let spaces = [ACTION, Space::boxed(&[-1.0; 2], &[1.0; 2])];
+    for (name, action) in AlgorithmConfig::NAMES.iter().flat_map(|name| spaces.iter().map(move |s| (name, s)))
+    {
+        let mut config = RunConfig::with_algorithm(AlgorithmConfig::by_name(name).unwrap());
+        let policy = &mut config.policy;
+        (policy.channels, policy.hidden) = (vec![3].into(), vec![6].into());
+        (policy.layer_norm, policy.policy_gain) = (true, 0.5);
+        if let AlgorithmConfig::Sac(sac) = &mut config.algorithm {
+            (sac.learning_starts, sac.replay_batch, sac.critic_hidden) = (12, 8, vec![6]);
+        }
+        let train = || {
+            let mut trainer = Trainer::new(&config, &testing::pixel_environment(action.clone())).unwrap();
+            trainer.train(&testing::pixel_batch(action, 1), 0).unwrap();
+            trainer.checkpoint(0).unwrap().weights
+        };
+        let (kernels, composed) = (train(), impresario_common::kernels::composed(train));
+        for ((name_of, a), (_, b)) in kernels.0.iter().zip(&composed.0) {
+            let flat = |t: &candle_core::Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            for (a, b) in flat(a).iter().zip(flat(b)) {
+                assert!((a - b).abs() < 1e-4, "{name}, {action}: {name_of} {a} {b}");
+            }
+        }
     }
 }

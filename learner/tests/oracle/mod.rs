@@ -111,7 +111,7 @@ impl World {
 
 /// The oracle's network.
 pub(crate) fn policy_section() -> PolicySection {
-    PolicySection { hidden: vec![8, 8], ..PolicySection::default() }
+    PolicySection { hidden: vec![8, 8].into(), ..PolicySection::default() }
 }
 
 /// The reference is in `f64`; ours is not.

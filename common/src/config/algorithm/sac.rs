@@ -62,7 +62,7 @@ pub(super) fn adapt(run: &mut RunConfig) {
     run.rollout.envs_per_actor = 2;
     run.learner.batch_size = 4;
     run.learner.max_policy_lag = PolicyLagBound(Some(1));
-    run.policy.hidden = vec![256, 256];
+    run.policy.hidden = vec![256, 256].into();
     run.policy.activation = Activation::Relu;
     run.policy.squash = true;
     run.policy.log_std = crate::config::LogStd::State;

@@ -26,12 +26,22 @@ pub(super) fn convolution(
     let planes = images.permute((0, 3, 1, 2))?.contiguous()?;
     let kernels = weight.permute((0, 3, 1, 2))?.contiguous()?;
     let Geometry { stride, padding } = geometry;
-    let sums = if stride[0] == stride[1] && padding[0] == padding[1] {
-        planes.conv2d(&kernels, padding[0], stride[0], 1, 1)?
+    // candle knows one padding for both directions.
+    let padded = planes.pad_with_zeros(2, padding[0], padding[0])?;
+    let padded = padded.pad_with_zeros(3, padding[1], padding[1])?;
+    let sums = if stride[0] == stride[1] {
+        // Its gradient takes as many pixels to lie beyond the last window in either direction: none then.
+        let [height, width] = [2, 3].map(|axis| {
+            let size = padded.dims()[axis];
+            size - (size - kernels.dims()[axis]) % stride[0]
+        });
+        padded
+            .narrow(2, 0, height)?
+            .narrow(3, 0, width)?
+            .contiguous()?
+            .conv2d(&kernels, 0, stride[0], 1, 1)?
     } else {
-        // candle knows one stride and one padding for both directions: the rest is windows left out.
-        let padded = planes.pad_with_zeros(2, padding[0], padding[0])?;
-        let padded = padded.pad_with_zeros(3, padding[1], padding[1])?;
+        // It knows one stride, too: the rest is windows left out.
         let all = padded.conv2d(&kernels, 0, 1, 1, 1)?;
         let rows = every(all.dim(2)?, stride[0], &all)?;
         let columns = every(all.dim(3)?, stride[1], &all)?;

@@ -26,14 +26,14 @@ mod residual;
 #[cfg(test)]
 mod tests;
 
-use candle_core::{CpuStorage, CustomOp3, DType, Device, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor};
 
 pub use geometry::Geometry;
 pub use pooling::max_pool;
 pub use residual::residual_block;
 
 use super::storage::contiguous;
-use super::{Activation, with_slice};
+use super::{Activation, is_fused, with_slice};
 use geometry::Windows;
 
 /// In which order the bytes of an image lie.
@@ -141,7 +141,7 @@ fn convolve(
         );
     }
     let windows = Windows::new(size, [kernel_height, kernel_width], geometry)?;
-    if !matches!(images.device(), Device::Cpu) {
+    if !is_fused(images.device()) {
         let images = match source {
             Source::Floats => images.clone(),
             Source::Bytes { order, scale } => composed::widened(images, order, scale)?,

@@ -2,13 +2,13 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor};
 
 use super::composed;
 use super::geometry::{Geometry, Windows};
 use crate::kernels::storage::contiguous;
 use crate::kernels::threads::share_out;
-use crate::kernels::{Isa, dispatch, with_slice};
+use crate::kernels::{Isa, dispatch, is_fused, with_slice};
 
 /// Numbers of images from which on pooling them is worth the start of threads.
 const PARALLEL_NUMBERS: usize = 1 << 20;
@@ -38,7 +38,7 @@ pub fn max_pool(images: &Tensor, size: [usize; 2], geometry: Geometry) -> Result
             images.dims()
         );
     }
-    if !matches!(images.device(), Device::Cpu) {
+    if !is_fused(images.device()) {
         return composed::max_pool(images, &windows);
     }
     images.contiguous()?.apply_op1(MaxPool { windows, chosen: Mutex::default() })

@@ -1,6 +1,6 @@
 //! What the kernels are checked against: the definition computed directly, candle's own operations, and slopes.
 
-use candle_core::{Var, WithDType};
+use candle_core::{Device, Var, WithDType};
 use proptest::prelude::*;
 use rand::Rng;
 

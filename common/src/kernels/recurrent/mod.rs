@@ -34,11 +34,11 @@ mod tests;
 use std::cell::Cell as StdCell;
 use std::sync::{Mutex, PoisonError};
 
-use candle_core::{CpuStorage, CustomOp3, DType, Device, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor};
 
 use super::linear::linear_into;
 use super::storage::contiguous;
-use super::{Activation, with_slice};
+use super::{Activation, is_fused, with_slice};
 use pass::Trace;
 
 /// The kinds of recurrent cells.
@@ -152,7 +152,7 @@ pub fn recurrent(
         );
     }
     sequence.check(cell.state_len(size))?;
-    if !matches!(projected.device(), Device::Cpu) {
+    if !is_fused(projected.device()) {
         return composed::recurrent(cell, projected, weight, bias, &sequence);
     }
     let op = Recurrent { cell, sequence, trace: Mutex::new(SPARE.take()) };

@@ -4,10 +4,10 @@
 
 use std::sync::Arc;
 
-use candle_core::{CpuStorage, CustomOp1, D, DType, Device, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, D, DType, Layout, Result, Shape, Tensor};
 
 use super::{ActionDistribution, Actions, DistributionError, Kind, categorical, gaussian, squash};
-use crate::kernels::with_slice;
+use crate::kernels::{is_fused, with_slice};
 
 /// See [`ActionDistribution::log_prob_entropy`].
 pub(super) fn log_prob_entropy(
@@ -44,7 +44,7 @@ pub(super) fn log_prob_entropy(
             return Err(mismatch("actions", expected, found));
         }
     }
-    if !matches!(params.device(), Device::Cpu) {
+    if !is_fused(params.device()) {
         return Ok(composed(distribution, params, &actions)?);
     }
     let density = match (&distribution.kind, actions) {
@@ -127,6 +127,7 @@ pub(super) fn composed(
             composed_categorical(alternatives, params, actions)?
         }
         (Kind::Gaussian { dimensions, squash }, Actions::Continuous(actions)) => {
+            let actions = &actions.detach().to_device(params.device())?;
             let (log_prob, entropy) = composed_gaussian(*dimensions, params, actions)?;
             match squash {
                 None => (log_prob, entropy),

@@ -40,10 +40,11 @@ use super::{
     Algorithm, Metrics, Outcome, Progress, SkipReason, TargetPolicy, TrainError, UpdateReport, polyak,
 };
 use crate::batch::Batch;
+use crate::device;
 use crate::optimizer::{Optimizer, OptimizerState, Step};
 use crate::parameters::Parameters;
 use crate::schedule::Scheduled;
-use critic::Critic;
+use critic::{Critic, CriticSpec};
 use discrete::Joint;
 use replay::{Replay, Sample};
 
@@ -76,6 +77,7 @@ pub struct Sac {
     kind: Kind,
     replay: Replay,
     critics: Learned,
+    critic: CriticSpec,
     /// The critics over their variables, and over the slow copies of them.
     twins: [Critic; 2],
     slow_twins: [Critic; 2],
@@ -178,21 +180,17 @@ impl Sac {
                 )));
             }
         };
-        let mut widths = vec![spec.input_len() + actions];
-        widths.extend(&config.critic_hidden);
-        widths.push(outputs);
+        let critic = CriticSpec::new(spec.encoder(), &run.policy, config, actions, outputs);
         let mut weights = Weights::default();
         for (twin, name) in TWINS.iter().enumerate() {
             let mut random = random::stream(run.run.seed, Purpose::Parameters, [STREAM, twin as u32, 0]);
-            weights.0.extend(Critic::initialise(name, &widths, &mut random)?.0);
+            weights.0.extend(critic.initialise(name, &mut random)?.0);
         }
         let section = |learning_rate| OptimizerSection { learning_rate, ..run.optimizer.clone() };
-        let critics = Learned::new(&weights, &section(config.critic_learning_rate), run.run.steps)?;
-        let slow = critics.parameters.copied()?;
-        let both = |weights: &Weights| -> Result<[Critic; 2], PolicyError> {
-            let [first, second] = TWINS.map(|name| Critic::new(name, &widths, weights));
-            Ok([first?, second?])
-        };
+        let device = device::open(run.learner.device)?;
+        let critics =
+            Learned::new(&weights.on(&device)?, &section(config.critic_learning_rate), run.run.steps)?;
+        let slow = critics.parameters.copied()?.on(&device)?;
         let log_alpha = Tensor::new(&[config.initial_alpha.ln()], &Device::Cpu)?;
         let log_alpha = Weights(vec![(LOG_ALPHA.into(), log_alpha)]);
         let usual = match &kind {
@@ -203,10 +201,11 @@ impl Sac {
             seed: run.run.seed,
             kind,
             replay: Replay::new(config.replay_capacity, environment),
-            twins: both(&critics.parameters.shared())?,
-            slow_twins: both(&slow)?,
+            twins: twins(&critic, &critics.parameters.shared())?,
+            slow_twins: twins(&critic, &slow)?,
             slow,
             critics,
+            critic,
             log_alpha: Learned::new(&log_alpha, &section(config.alpha_learning_rate), run.run.steps)?,
             target_entropy: usual * config.target_entropy_scale,
             due: 0.0,
@@ -314,12 +313,12 @@ impl Sac {
         let values = match self.kind {
             Kind::Continuous(dimensions) => {
                 let drawn = with_slice(params, |params: &[f32]| continuous::draw(dimensions, params, noise))?;
-                let actions = Tensor::from_slice(&drawn.actions, (rows, dimensions), &Device::Cpu)?;
-                let q = smaller(&self.slow_twins, &Tensor::cat(&[input, &actions], 1)?)?;
+                let actions = Tensor::from_slice(&drawn.actions, (rows, dimensions), input.device())?;
+                let q = smaller(&self.slow_twins, input, Some(&actions))?;
                 q.iter().zip(&drawn.log_probs).map(|(q, log_prob)| q - alpha * log_prob).collect::<Vec<_>>()
             }
             Kind::Discrete(ref joint) => {
-                let q = smaller(&self.slow_twins, input)?;
+                let q = smaller(&self.slow_twins, input, None)?;
                 with_slice(params, |logits: &[f32]| joint.soft(logits, &q, alpha).values)?
             }
         };
@@ -337,22 +336,22 @@ impl Sac {
         targets: &[f32],
     ) -> Result<(f64, Tensor, f64), TrainError> {
         let rows = targets.len();
-        let (input, width, taken) = match (&self.kind, actions) {
+        let (actions, width, taken) = match (&self.kind, actions) {
             (Kind::Continuous(dimensions), Array::F32(actions)) => {
                 let squashed = actions.iter().map(|u| u.tanh()).collect::<Vec<_>>();
-                let squashed = Tensor::from_vec(squashed, (rows, *dimensions), &Device::Cpu)?;
-                (Tensor::cat(&[input, &squashed], 1)?, 1, vec![0; rows])
+                let squashed = Tensor::from_vec(squashed, (rows, *dimensions), input.device())?;
+                (Some(squashed), 1, vec![0; rows])
             }
             (Kind::Discrete(joint), Array::I32(actions)) => {
                 let taken = actions.chunks_exact(actions.len() / rows).map(|choices| joint.number(choices));
-                (input.clone(), joint.count(), taken.collect())
+                (None, joint.count(), taken.collect())
             }
             _ => return Err(PolicyError::Space("actions of another type than the policy's".into()).into()),
         };
         let mut loss = 0.0;
         let mut mean_q = 0.0;
         let mut of = |critic: &Critic| -> Result<(Tensor, Vec<f32>), TrainError> {
-            let q = critic.forward(&input)?;
+            let q = critic.forward(input, actions.as_ref())?;
             let mut gradient = vec![0.0; rows * width];
             with_slice(&q, |q: &[f32]| {
                 for (row, (target, taken)) in targets.iter().zip(&taken).enumerate() {
@@ -380,15 +379,16 @@ impl Sac {
         noise: &[f32],
     ) -> Result<(f64, Vec<f32>, f64), TrainError> {
         let rows = params.dim(0)?;
-        let critics = [self.twins[0].detached(), self.twins[1].detached()];
+        let constant = self.critics.parameters.shared().0.into_iter();
+        let constant = Weights(constant.map(|(name, tensor)| (name, tensor.detach())).collect());
+        let critics = twins(&self.critic, &constant)?;
         let mean = |values: &[f32]| values.iter().map(|v| f64::from(*v)).sum::<f64>() / rows as f64;
         match self.kind {
             Kind::Continuous(dimensions) => {
                 let drawn = with_slice(params, |params: &[f32]| continuous::draw(dimensions, params, noise))?;
-                let actions = Tensor::from_slice(&drawn.actions, (rows, dimensions), &Device::Cpu)?;
+                let actions = Tensor::from_slice(&drawn.actions, (rows, dimensions), input.device())?;
                 let actions = Var::from_tensor(&actions)?;
-                let input = Tensor::cat(&[&input.detach(), actions.as_tensor()], 1)?;
-                let (q, objective) = sum_of_smaller(&critics, &input)?;
+                let (q, objective) = sum_of_smaller(&critics, input, actions.as_tensor())?;
                 let gradients = objective.backward()?;
                 let d_q = gradients.get(&actions).ok_or_else(|| {
                     PolicyError::Weights("the critics' estimates do not depend on the actions".into())
@@ -399,7 +399,7 @@ impl Sac {
                 Ok((loss, gradient, -mean(&drawn.log_probs)))
             }
             Kind::Discrete(ref joint) => {
-                let q = smaller(&critics, input)?;
+                let q = smaller(&critics, input, None)?;
                 let soft = with_slice(params, |logits: &[f32]| joint.soft(logits, &q, alpha))?;
                 Ok((-mean(&soft.values), soft.d_logits, mean(&soft.entropies)))
             }
@@ -415,17 +415,28 @@ fn legal(target: &TargetPolicy, params: Tensor, masks: &[u8]) -> Result<Tensor, 
     Ok(target.action_distribution().masked(&params, masks)?)
 }
 
+/// The twin critics over `weights`.
+fn twins(spec: &CriticSpec, weights: &Weights) -> Result<[Critic; 2], PolicyError> {
+    let [first, second] = TWINS.map(|name| Critic::new(spec, name, weights));
+    Ok([first?, second?])
+}
+
 /// The smaller of the critics' estimates, flat.
-fn smaller(critics: &[Critic; 2], input: &Tensor) -> Result<Vec<f32>, TrainError> {
-    let (first, second) = (critics[0].forward(input)?, critics[1].forward(input)?);
+fn smaller(critics: &[Critic; 2], input: &Tensor, actions: Option<&Tensor>) -> Result<Vec<f32>, TrainError> {
+    let (first, second) = (critics[0].forward(input, actions)?, critics[1].forward(input, actions)?);
     Ok(with_slice(&first, |first: &[f32]| {
         with_slice(&second, |second: &[f32]| first.iter().zip(second).map(|(a, b)| a.min(*b)).collect())
     })??)
 }
 
-/// The smaller of the critics' estimates, `[N]`, and their sum in the graph of `input`.
-fn sum_of_smaller(critics: &[Critic; 2], input: &Tensor) -> Result<(Vec<f32>, Tensor), TrainError> {
-    let (first, second) = (critics[0].forward(input)?, critics[1].forward(input)?);
+/// The smaller of the critics' estimates, `[N]`, and their sum in the graph of `actions`.
+fn sum_of_smaller(
+    critics: &[Critic; 2],
+    input: &Tensor,
+    actions: &Tensor,
+) -> Result<(Vec<f32>, Tensor), TrainError> {
+    let (first, second) =
+        (critics[0].forward(input, Some(actions))?, critics[1].forward(input, Some(actions))?);
     let (q, chosen) = with_slice(&first, |first: &[f32]| {
         with_slice(&second, |second: &[f32]| {
             let pairs = || first.iter().zip(second);

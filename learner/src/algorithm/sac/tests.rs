@@ -48,7 +48,7 @@ struct Case {
 
 fn run_config(config: SacConfig) -> RunConfig {
     let mut run = RunConfig::with_algorithm(AlgorithmConfig::Sac(config));
-    run.policy.hidden = vec![5];
+    run.policy.hidden = vec![5].into();
     run
 }
 
@@ -218,6 +218,29 @@ fn an_update_that_turns_infinite_leaves_everything_as_it_was() {
         let after = everything(&sac, &target);
         for ((name, before), (_, after)) in before.iter().zip(after) {
             assert!(*before == after || name == "due", "{name} has changed");
+        }
+    }
+}
+
+#[test]
+fn critics_look_at_pixels_with_trunks_of_their_own() {
+    for action in spaces() {
+        let mut run = run_config(small());
+        (run.policy.channels, run.policy.layer_norm) = (vec![3].into(), true);
+        let environment = testing::pixel_environment(action.clone());
+        let spec = PolicySpec::new(&environment, &run.policy).unwrap();
+        let mut target = TargetPolicy::new(&run, &environment, &spec, &spec.initialise(7).unwrap()).unwrap();
+        let mut sac = Sac::new(&run, &small(), &environment, &spec).unwrap();
+        let names: Vec<_> = sac.critics.parameters.iter().map(|(name, _)| name.to_owned()).collect();
+        assert_eq!(names[..2], ["critic.0.convolution.0.weight", "critic.0.convolution.0.bias"]);
+        let before = everything(&sac, &target);
+        for seed in 0..3 {
+            let progress = Progress { env_steps: 0, version: seed };
+            sac.update(&mut target, &testing::pixel_batch(&action, seed), progress).unwrap();
+        }
+        for ((name, before), (_, after)) in before.iter().zip(everything(&sac, &target)) {
+            let idle = name.starts_with("value") || name == "due";
+            assert_eq!(*before == after, idle, "{action}: {name}");
         }
     }
 }

@@ -112,13 +112,10 @@ impl EvalCommand {
         checkpoint: &Checkpoint,
     ) -> anyhow::Result<Evaluation<'a>> {
         let environment = &checkpoint.environment;
-        let spec = PolicySpec::new(environment, &checkpoint.config.policy)?;
+        let spec = PolicySpec::of_run(&checkpoint.config, environment)?;
         let policy = Policy::new(&spec, &checkpoint.weights)
             .with_context(|| format!("{} does not fit its own configuration", path.display()))?;
-        let layout = UnrollLayout {
-            core_state_len: spec.core_state_len(),
-            ..UnrollLayout::new(UNROLL_LENGTH, environment)
-        };
+        let layout = UnrollLayout::of_run(&checkpoint.config, UNROLL_LENGTH, environment, &spec);
         let choice = if self.greedy { ActionChoice::Greedy } else { ActionChoice::Sampled };
         let mut judgement = Judgement::new(registry.measure(&environment.id)?);
         let players = registry.players(&environment.id)? as u32;

@@ -47,7 +47,8 @@ impl TrainCommand {
         let mut config = RunConfig::from_flags(&self.run)?;
         // All start together, so that a run does not depend on which process came up first.
         config.learner.wait_for_actors = config.learner.wait_for_actors.max(self.actors as usize);
-        registry.spec(&config.environment.id).map_err(|e| process::Usage(e.to_string()))?;
+        let environment = registry.spec(&config.environment.id).map_err(|e| process::Usage(e.to_string()))?;
+        environment.stacked(config.environment.frame_stack).map_err(|e| process::Usage(e.to_string()))?;
         let has_goal = config.run.until_return.is_a_goal();
         let options = command::prepare(config, &self.run, self.log)?;
         let summary = command::runtime()?.block_on(async {

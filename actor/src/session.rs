@@ -182,7 +182,7 @@ async fn try_admit(
     }
     let config = parse_config(&run.configuration_json)?;
     let spec = registry.spec(&config.environment.id).map_err(ActorError::from)?;
-    let policy = PolicySpec::new(spec, &config.policy).map_err(ActorError::from)?;
+    let policy = PolicySpec::of_run(&config, spec).map_err(ActorError::from)?;
     let division = options.division(config.rollout.envs_per_actor, config.rollout.workers_per_actor)?;
     let mut join = join_request(spec, division);
     let joined = client.join(with_deadline(join.clone())).await?.into_inner();
@@ -204,10 +204,7 @@ async fn try_admit(
     let plan = Plan {
         registry: registry.clone(),
         environment: spec.id.clone(),
-        layout: UnrollLayout {
-            core_state_len: policy.core_state_len(),
-            ..UnrollLayout::new(config.rollout.unroll_length, spec)
-        },
+        layout: UnrollLayout::of_run(&config, config.rollout.unroll_length, spec, &policy),
         policy,
         division,
         streams,

@@ -3,7 +3,8 @@
 //! # Layout
 //!
 //! * [`config`]: the run's configuration, read and validated in one place.
-//! * [`space`]: observation and action spaces; [`composite`]: observations of several parts, laid out flat.
+//! * [`space`]: observation and action spaces; [`composite`]: observations of several parts, laid out flat;
+//!   [`stacking`]: several of them seen at once.
 //! * [`unroll`]: a time-major block of experience, and its way to and from the wire.
 //! * [`policy`]: the network, its weights, and what its outputs say about actions.
 //! * [`kernels`]: fused and vectorised arithmetic where candle's own is slow.
@@ -20,6 +21,7 @@ pub mod process;
 pub mod random;
 pub mod signals;
 pub mod space;
+pub mod stacking;
 pub mod telemetry;
 pub mod unroll;
 pub mod wire;

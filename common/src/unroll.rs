@@ -8,8 +8,11 @@ use bytes::Bytes;
 #[cfg(target_endian = "big")]
 compile_error!("arrays travel as the little-endian bytes that they are in memory");
 
+use crate::config::RunConfig;
 use crate::kernels::{all_below, all_finite, count_cut, elements};
+use crate::policy::PolicySpec;
 use crate::space::{ElementType, EnvironmentSpec, Space};
+use crate::stacking::Frames;
 use crate::wire::{WireError, v1};
 
 /// A flat array of one of the element types that cross the wire, in C order.
@@ -61,6 +64,20 @@ impl Array {
         self.len() * self.dtype().bytes()
     }
 
+    /// No elements yet, and room for `capacity`.
+    pub fn with_capacity(dtype: ElementType, capacity: usize) -> Self {
+        match dtype {
+            ElementType::F32 => Self::F32(Vec::with_capacity(capacity)),
+            ElementType::U8 => Self::U8(Vec::with_capacity(capacity)),
+            ElementType::I32 => Self::I32(Vec::with_capacity(capacity)),
+        }
+    }
+
+    /// Removes all elements and keeps their room.
+    pub fn clear(&mut self) {
+        self.resize(0);
+    }
+
     /// Makes it `len` elements long, filling with zeros.
     pub fn resize(&mut self, len: usize) {
         match self {
@@ -108,8 +125,11 @@ pub struct Unroll {
     pub length: usize,
     /// E: environment copies, hence columns.
     pub copies: usize,
-    /// `[T + 1, E, ...]`: what the policy saw; the last row is what it would see next.
+    /// `[T + 1, E, ...]`: what the environments showed; the last row is what the policy would see next.
     pub observations: Array,
+    /// `[K - 1, E, ...]`: what the policy saw of earlier frames with the first row, oldest first, where it sees K at once;
+    /// otherwise empty.
+    pub history: Array,
     /// `[T, E]` for a discrete action space, `[T, E, n]` otherwise; before a squashed policy squashes them.
     pub actions: Array,
     /// `[T, E]`: as the environment gave them.
@@ -120,7 +140,7 @@ pub struct Unroll {
     pub truncated: Vec<u8>,
     /// `[T, E]`: log-probability of the action under the policy that acted.
     pub behaviour_log_probs: Vec<f32>,
-    /// `[K, ...]`: last observations of the K episodes that were truncated and did not terminate, in the
+    /// `[F, ...]`: last observations of the F episodes that were truncated and did not terminate, in the
     /// time-major order of the steps that ended them.
     pub final_observations: Array,
     /// `[T, E, M]`, 0 or 1: which alternatives were legal, M being the alternatives of all choices together;
@@ -147,6 +167,10 @@ impl Unroll {
                 layout.observation.dtype(),
                 (layout.length + 1) * copies * layout.observation.len(),
             ),
+            history: Array::zeros(
+                layout.observation.dtype(),
+                (layout.frame_stack - 1) * copies * layout.observation.len(),
+            ),
             actions: Array::zeros(layout.action.dtype(), steps * layout.action.len()),
             rewards: vec![0.0; steps],
             terminated: vec![0; steps],
@@ -168,12 +192,26 @@ impl Unroll {
     /// Bytes of experience held, bookkeeping aside.
     pub fn bytes(&self) -> usize {
         self.observations.bytes()
+            + self.history.bytes()
             + self.actions.bytes()
             + self.final_observations.bytes()
             + self.steps() * (4 + 1 + 1 + 4)
             + self.action_masks.len()
             + self.core_states.len() * 4
             + self.episode_returns.len() * 8
+    }
+
+    /// Its observations, to be seen in stacks as `layout` says.
+    pub fn frames(&self, layout: &UnrollLayout) -> Frames<'_> {
+        Frames {
+            stack: layout.frame_stack,
+            columns: self.copies,
+            frame_len: layout.observation.len(),
+            history: &self.history,
+            observations: &self.observations,
+            terminated: &self.terminated,
+            truncated: &self.truncated,
+        }
     }
 
     /// The message for the wire, to be completed by the uplink with `sequence` and `progress`.
@@ -202,6 +240,8 @@ impl Unroll {
                 .then(|| encode_u8(&self.action_masks, vec![t, e, layout.mask_len as u32])),
             core_states: (layout.core_state_len > 0)
                 .then(|| encode_f32(&self.core_states, vec![e, layout.core_state_len as u32])),
+            history: (layout.frame_stack > 1)
+                .then(|| encode(&self.history, per_step(&layout.observation, layout.frame_stack as u32 - 1))),
             episode_returns: self.episode_returns.clone(),
             episode_lengths: self.episode_lengths.clone(),
             progress: None,
@@ -224,6 +264,12 @@ impl Unroll {
         let observation = &layout.observation;
         let observations =
             decode("observations", message.observations, observation.dtype(), &per_step(observation, t + 1))?;
+        let history = match layout.frame_stack {
+            1 => Array::zeros(observation.dtype(), 0),
+            frames => {
+                decode("history", message.history, observation.dtype(), &per_step(observation, frames - 1))?
+            }
+        };
         let actions =
             decode("actions", message.actions, layout.action.dtype(), &per_step(&layout.action, t))?;
         check_choices("actions", &actions, &layout.action)?;
@@ -269,6 +315,7 @@ impl Unroll {
             length: t,
             copies: e,
             observations,
+            history,
             actions,
             rewards,
             terminated,
@@ -288,8 +335,10 @@ impl Unroll {
 pub struct UnrollLayout {
     /// T: environment steps of each copy.
     pub length: usize,
-    /// Space of the observations.
+    /// Space of the observations, one at a time.
     pub observation: Space,
+    /// K: observations that the policy sees at once.
+    pub frame_stack: usize,
     /// Space of the actions.
     pub action: Space,
     /// M: flags of a step that say which alternatives are legal; 0 where the environment masks none.
@@ -299,7 +348,23 @@ pub struct UnrollLayout {
 }
 
 impl UnrollLayout {
-    /// The layout for unrolls of `length` steps in the environment described.
+    /// The layout for unrolls of `length` steps in a run with the given configuration, in the environment described, for
+    /// the run's policy.
+    pub fn of_run(
+        config: &RunConfig,
+        length: usize,
+        environment: &EnvironmentSpec,
+        policy: &PolicySpec,
+    ) -> Self {
+        Self {
+            frame_stack: config.environment.frame_stack,
+            core_state_len: policy.core_state_len(),
+            ..Self::new(length, environment)
+        }
+    }
+
+    /// The layout for unrolls of `length` steps in the environment described, seen one frame at a time by a policy
+    /// without memory.
     pub fn new(length: usize, spec: &EnvironmentSpec) -> Self {
         let mask_len = if spec.masks_actions { spec.action.alternatives() } else { 0 };
         Self { mask_len, ..Self::of_spaces(length, spec.observation.clone(), spec.action.clone()) }
@@ -307,14 +372,20 @@ impl UnrollLayout {
 
     /// The layout for unrolls of `length` steps between these spaces, without masks or memory.
     pub fn of_spaces(length: usize, observation: Space, action: Space) -> Self {
-        Self { length, observation, action, mask_len: 0, core_state_len: 0 }
+        Self { length, observation, frame_stack: 1, action, mask_len: 0, core_state_len: 0 }
+    }
+
+    /// Shape of what the policy sees at once: `[K, ...]` where it sees several frames.
+    pub fn seen_shape(&self) -> Vec<usize> {
+        let stack = (self.frame_stack > 1).then_some(self.frame_stack);
+        stack.into_iter().chain(self.observation.shape()).collect()
     }
 
     /// Bytes of experience of one column, final observations aside.
     pub fn column_bytes(&self) -> usize {
         let observation = self.observation.len() * self.observation.dtype().bytes();
         let action = self.action.len() * self.action.dtype().bytes();
-        (self.length + 1) * observation
+        (self.length + self.frame_stack) * observation
             + self.length * (action + 4 + 1 + 1 + 4 + self.mask_len)
             + self.core_state_len * 4
     }
@@ -454,7 +525,7 @@ mod tests {
     fn layout() -> UnrollLayout {
         let action = Space::Discrete { n: 2 };
         let layout = UnrollLayout::of_spaces(3, Space::boxed(&[-1.0; 2], &[1.0; 2]), action);
-        UnrollLayout { mask_len: 2, core_state_len: 3, ..layout }
+        UnrollLayout { mask_len: 2, core_state_len: 3, frame_stack: 3, ..layout }
     }
 
     fn sample() -> Unroll {
@@ -462,6 +533,7 @@ mod tests {
         unroll.grant = 7;
         unroll.policy_version = 41;
         unroll.observations = Array::F32((0..16).map(|i| i as f32 / 16.0).collect());
+        unroll.history = Array::F32((0..8).map(|i| i as f32).collect());
         unroll.actions = Array::I32(vec![0, 1, 1, 0, 1, 1]);
         unroll.rewards = vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
         unroll.terminated[1] = 1;
@@ -519,6 +591,11 @@ mod tests {
             "final_observations: shape",
         );
         refused(&|m| m.core_states = None, "core_states: missing");
+        refused(&|m| m.history = None, "history: missing");
+        refused(
+            &|m| m.history.as_mut().unwrap().shape[0] = 3,
+            "history: shape is [3, 2, 2], expected [2, 2, 2]",
+        );
         let masks = |m: &mut v1::Unroll, flags: &'static [u8]| {
             m.action_masks.as_mut().unwrap().data = Bytes::from_static(flags);
         };
@@ -544,7 +621,7 @@ mod tests {
 
     #[test]
     fn observations_that_are_no_alternatives_of_their_space_are_refused() {
-        let layout = UnrollLayout { observation: Space::Discrete { n: 3 }, ..layout() };
+        let layout = UnrollLayout { observation: Space::Discrete { n: 3 }, frame_stack: 1, ..layout() };
         let mut unroll = Unroll::zeros(&layout, 2);
         unroll.observations = Array::I32(vec![2; 8]);
         Unroll::from_wire(unroll.to_wire(&layout), &layout, 2).unwrap();

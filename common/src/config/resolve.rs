@@ -7,6 +7,8 @@ use toml::{Table, Value};
 use super::algorithm::AlgorithmConfig;
 use super::flags::RunFlags;
 use super::ranges::{at_least_1, check, fraction, not_negative, positive};
+use crate::stacking::MAX_FRAME_STACK;
+
 use super::sections::{CoreKind, LogStd, OptimizerKind, PolicySection, RunConfig, UntilReturn};
 
 /// Name of the file in a run directory that holds the run's resolved configuration.
@@ -106,6 +108,12 @@ impl RunConfig {
         if let UntilReturn::Return(value) = self.run.until_return {
             check("run.until_return", &value, value.is_finite(), "must be a finite number")?;
         }
+        check(
+            "environment.frame_stack",
+            &self.environment.frame_stack,
+            (1..=MAX_FRAME_STACK).contains(&self.environment.frame_stack),
+            "must lie between 1 and 64",
+        )?;
         let rollout = &self.rollout;
         at_least_1("rollout.unroll_length", rollout.unroll_length)?;
         at_least_1("rollout.envs_per_actor", rollout.envs_per_actor)?;

@@ -119,11 +119,15 @@ impl std::str::FromStr for UntilReturn {
 pub struct EnvironmentSection {
     /// Registered name with version, as `impresario envs` lists them.
     pub id: String,
+    /// K: observations that the policy sees at once, the newest and those before it in the episode; at an episode's
+    /// beginning its first observation stands in for those that are missing. For observations that do not show how things
+    /// move, such as pictures. Each is stored and sent once.
+    pub frame_stack: usize,
 }
 
 impl Default for EnvironmentSection {
     fn default() -> Self {
-        Self { id: "CartPole-v1".into() }
+        Self { id: "CartPole-v1".into(), frame_stack: 1 }
     }
 }
 

@@ -12,10 +12,11 @@ use super::head::{self, NoiseFeatures, PolicyHead};
 use super::normalizer::{self, Normalizer};
 use super::snapshot::Weights;
 use super::value_scale;
-use crate::config::{self, PolicySection};
+use crate::config::{self, PolicySection, RunConfig};
 use crate::kernels::{self, Activation, Cell, Sequence};
 use crate::random::{self, Purpose, Stream};
 use crate::space::{ElementType, EnvironmentSpec, Space};
+use crate::stacking::StackError;
 
 /// Most weights of a policy: what goes out with every version must stay within reason, and an actor that offers
 /// an enormous space must not take the learner's memory.
@@ -27,6 +28,9 @@ pub enum PolicyError {
     /// No policy for such a space.
     #[error("no policy for {0}")]
     Space(String),
+    /// Observations that the policy cannot see several of at once.
+    #[error(transparent)]
+    Stack(#[from] StackError),
     /// States that are not those of the policy's core.
     #[error("the policy's core remembers {expected} numbers of these copies, got {found}")]
     State {
@@ -88,7 +92,16 @@ impl ParameterSpec {
 }
 
 impl PolicySpec {
-    /// The policy for `environment` with the given configuration.
+    /// The policy of a run with the given configuration in `environment`, of which it sees as many frames at once as the
+    /// configuration says.
+    ///
+    /// # Errors
+    /// If there is no policy for one of the environment's spaces, or its observations cannot be stacked.
+    pub fn of_run(config: &RunConfig, environment: &EnvironmentSpec) -> Result<Self, PolicyError> {
+        Self::new(&environment.stacked(config.environment.frame_stack)?, &config.policy)
+    }
+
+    /// The policy for `environment` as it is seen, with the given configuration.
     ///
     /// # Errors
     /// If there is no policy for one of the environment's spaces.
@@ -118,6 +131,11 @@ impl PolicySpec {
         sizes
             .map(|p| p.shape.iter().fold(1, |n: usize, &d| n.saturating_mul(d)))
             .fold(0, usize::saturating_add)
+    }
+
+    /// What the policy sees: the environment's observations, or stacks of them.
+    pub fn observation(&self) -> &Space {
+        &self.observation
     }
 
     /// What the policy head's numbers mean.

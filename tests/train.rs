@@ -114,6 +114,26 @@ fn a_policy_that_sees_several_frames_trains_in_lockstep_and_is_evaluated_as_it_w
 }
 
 #[test]
+fn lockstep_with_double_buffering_trains_on_every_step_and_repeats_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let weights = |name: &str| {
+        let run_dir = folder.path().join(name);
+        let path = run_dir.to_str().unwrap();
+        let two_groups = ["--set", "rollout.double_buffering=on", "--set", "learner.max_policy_lag=0"];
+        let size = ["--envs-per-actor", "8", "--set", "learner.batch_size=16", "--steps", "20000"];
+        let run_flags = ["train", "--algorithm", "a2c", "--until-return", "never", "--run-dir", path];
+        let ended = run(&[&run_flags[..], &two_groups, &size].concat());
+        assert_eq!(ended.code(), 0, "{}", ended.stderr);
+        assert_balanced(&summary(&run_dir));
+        let (_, checkpoint) =
+            impresario_learner::checkpoint::latest(&run_dir.join("checkpoints")).unwrap().unwrap();
+        let flat = |tensor: &candle_core::Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        checkpoint.weights.0.iter().map(|(_, tensor)| flat(tensor)).collect::<Vec<_>>()
+    };
+    assert_eq!(weights("first"), weights("second"));
+}
+
+#[test]
 fn environments_are_listed() {
     let ended = run(&["envs"]);
     assert_eq!(ended.code(), 0);

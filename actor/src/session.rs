@@ -17,7 +17,7 @@ use crate::downlink::{Downlink, DownlinkEnd};
 use crate::env::registry::Registry;
 use crate::error::ActorError;
 use crate::options::{ActorOptions, Division};
-use crate::rollout::{self, Crew, Plan, Streams};
+use crate::rollout::{self, Crew, Plan, Streams, buffering};
 use crate::uplink::{Uplink, UplinkEnd};
 
 /// What an actor did, all its incarnations together.
@@ -184,6 +184,15 @@ async fn try_admit(
     let spec = registry.spec(&config.environment.id).map_err(ActorError::from)?;
     let policy = PolicySpec::of_run(&config, spec).map_err(ActorError::from)?;
     let division = options.division(config.rollout.envs_per_actor, config.rollout.workers_per_actor)?;
+    let division = {
+        let (config, registry, policy) = (config.clone(), registry.clone(), policy.clone());
+        let dividing = move || buffering::divide(&config, &registry, &policy, division);
+        let divided = tokio::task::spawn_blocking(dividing).await;
+        divided.unwrap_or_else(|panic| {
+            let message = format!("its environment panicked while it was timed: {panic}");
+            Err(ActorError::Worker { worker: 0, message })
+        })?
+    };
     let mut join = join_request(spec, division);
     let joined = client.join(with_deadline(join.clone())).await?.into_inner();
     let Some(identity) = joined.identity else {

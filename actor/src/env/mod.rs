@@ -123,6 +123,11 @@ pub trait VectorEnvironment: Send {
     /// How many copies are stepped together.
     fn copies(&self) -> usize;
 
+    /// Whether copies step elsewhere, such as in another process, while the thread that asked them to waits.
+    fn steps_elsewhere(&self) -> bool {
+        false
+    }
+
     /// Starts an episode in every copy and writes the first observations, `[E, ...]`.
     ///
     /// # Errors

@@ -145,6 +145,10 @@ pub struct RolloutSection {
     pub workers_per_actor: usize,
     /// Bytes of finished unrolls that an actor holds for the learner before its environments wait.
     pub uplink_bytes: u64,
+    /// Whether each worker's copies are divided into two groups, so that the policy acts for one while the other steps: `"on"`,
+    /// `"off"`, or `"auto"`, which is on where environments step in another process and take longer than inference; the actor's
+    /// log says what it chose and why. Each group is a worker of its own with half the copies.
+    pub double_buffering: DoubleBuffering,
     /// How the observations of unrolls are compressed on their way to the learner: `"none"`, `"lz4"`, which costs next to
     /// nothing, or `"zstd"`, which takes half as many bytes or fewer for more time. Pictures of games become a fiftieth or less;
     /// observations of a few real numbers hardly shrink.
@@ -158,9 +162,22 @@ impl Default for RolloutSection {
             envs_per_actor: 32,
             workers_per_actor: 1,
             uplink_bytes: 16 << 20,
+            double_buffering: DoubleBuffering::Auto,
             compression: Compression::None,
         }
     }
+}
+
+/// Whether copies are divided into two groups that take turns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DoubleBuffering {
+    /// Where it gains.
+    Auto,
+    /// Always.
+    On,
+    /// Never.
+    Off,
 }
 
 /// How arrays are compressed.

@@ -61,12 +61,12 @@ pub(crate) struct EvalCommand {
 
 impl EvalCommand {
     /// Plays the episodes and prints a summary; of a single checkpoint a line for each episode as well.
-    pub(crate) fn run(self, registry: &Registry) -> anyhow::Result<ExitCode> {
+    pub(crate) fn run(self, registry: Registry) -> anyhow::Result<ExitCode> {
         process::limit_threads(1);
         let checkpoints = self.checkpoints(&self.run_dir.join("checkpoints"))?;
         // All of them are of one run.
         let section = &checkpoint::load(&checkpoints[0])?.config.environment;
-        let source = Environments::new(registry.clone(), &self.python).find(section)?;
+        let source = Environments::new(registry, &self.python).find(section)?;
         let mut records = String::new();
         for path in &checkpoints {
             let evaluation = self.evaluate(&source, path, &checkpoint::load(path)?)?;
@@ -120,13 +120,10 @@ impl EvalCommand {
         checkpoint: &Checkpoint,
     ) -> anyhow::Result<Evaluation<'a>> {
         let environment = &checkpoint.environment;
-        let spec = PolicySpec::new(environment, &checkpoint.config.policy)?;
+        let spec = PolicySpec::of_run(&checkpoint.config, environment)?;
         let policy = Policy::new(&spec, &checkpoint.weights)
             .with_context(|| format!("{} does not fit its own configuration", path.display()))?;
-        let layout = UnrollLayout {
-            core_state_len: spec.core_state_len(),
-            ..UnrollLayout::new(UNROLL_LENGTH, environment)
-        };
+        let layout = UnrollLayout::of_run(&checkpoint.config, UNROLL_LENGTH, environment, &spec);
         let choice = if self.greedy { ActionChoice::Greedy } else { ActionChoice::Sampled };
         let mut judgement = Judgement::new(source.measure());
         let players = source.players() as u32;
@@ -137,6 +134,9 @@ impl EvalCommand {
             let actions =
                 (0..players).map(|i| stream(self.seed, Purpose::Actions, [number, u32::MAX, u32::MAX - i]));
             let vector = source.make_vector(dynamics.collect())?;
+            if let Some(mismatch) = environment.mismatch("in the run", vector.spec(), "here") {
+                bail!("{mismatch}: evaluate with the version of the environment that the run had");
+            }
             if let Some(mismatch) = environment.mismatch("in the run", vector.spec(), "here") {
                 bail!("{mismatch}: evaluate with the version of the environment that the run had");
             }

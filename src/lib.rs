@@ -64,7 +64,7 @@ pub fn main_with(registry: Registry) -> ExitCode {
     };
     process::exit(match cli.command {
         Command::Train(command) => command.run(&registry),
-        Command::Eval(command) => command.run(&registry),
+        Command::Eval(command) => command.run(registry),
         Command::Plot(command) => command.run(&registry),
         Command::Envs => envs::run(&registry),
         Command::CheckEnv(command) => command.run(&registry),

@@ -53,7 +53,10 @@ impl TrainCommand {
         // All start together, so that a run does not depend on which process came up first.
         config.learner.wait_for_actors = config.learner.wait_for_actors.max(self.actors as usize);
         let environments = Environments::new(registry.clone(), &self.python);
-        environments.find(&config.environment).map_err(|e| process::Usage(e.to_string()))?;
+        let environment =
+            environments.find(&config.environment).map_err(|e| process::Usage(e.to_string()))?;
+        let stacked = environment.spec().stacked(config.environment.frame_stack);
+        stacked.map_err(|e| process::Usage(e.to_string()))?;
         let has_goal = config.run.until_return.is_a_goal();
         let options = command::prepare(config, &self.run, self.log)?;
         let summary = command::runtime()?.block_on(async {

@@ -89,12 +89,9 @@ fn mean_return(toml: &str, goal: f32) -> f32 {
     registry.register(Recall::default);
     registry.register(Gates::default);
     let environment = registry.spec(id).unwrap();
-    let spec = PolicySpec::new(environment, &config.policy).unwrap();
+    let spec = PolicySpec::of_run(&config, environment).unwrap();
     let mut trainer = Trainer::new(&config, environment).unwrap();
-    let layout = UnrollLayout {
-        core_state_len: spec.core_state_len(),
-        ..UnrollLayout::new(config.rollout.unroll_length, environment)
-    };
+    let layout = UnrollLayout::of_run(&config, config.rollout.unroll_length, environment, &spec);
     let streams = |purpose| (0..columns as u32).map(|copy| stream(seed, purpose, [0, 0, copy])).collect();
     let vector = registry.make_vector(id, streams(Purpose::Environment)).unwrap();
     let (distribution, choice) = (spec.distribution().clone(), ActionChoice::Sampled);
@@ -112,7 +109,7 @@ fn mean_return(toml: &str, goal: f32) -> f32 {
             println!("{} in {id}: {mean} after {env_steps} steps", config.algorithm.name());
             return mean;
         }
-        let batch = Batch::whole(unroll.clone());
+        let batch = Batch::whole(&layout, unroll.clone());
         trainer.train(&batch, env_steps).unwrap();
         env_steps += batch.steps() as u64;
     }

@@ -64,7 +64,13 @@ struct Setting {
 
 impl Setting {
     fn new(core: CoreKind) -> Self {
+        Self::stacked(core, 1)
+    }
+
+    /// With a policy that sees `frames` observations at once.
+    fn stacked(core: CoreKind, frames: usize) -> Self {
         let mut config = RunConfig::default();
+        config.environment.frame_stack = frames;
         config.policy.core = core;
         config.policy.core_size = 6;
         config.policy.hidden = vec![8].into();
@@ -72,14 +78,13 @@ impl Setting {
         let mut registry = Registry::empty();
         registry.register(Noise::default);
         let environment = registry.spec(ID).unwrap().clone();
-        let spec = PolicySpec::new(&environment, &config.policy).unwrap();
+        let spec = PolicySpec::of_run(&config, &environment).unwrap();
         let weights = spec.initialise(4).unwrap();
         Self { config, environment, spec, weights, registry }
     }
 
     fn layout(&self, length: usize) -> UnrollLayout {
-        let core_state_len = self.spec.core_state_len();
-        UnrollLayout { core_state_len, ..UnrollLayout::new(length, &self.environment) }
+        UnrollLayout::of_run(&self.config, length, &self.environment, &self.spec)
     }
 
     /// `count` unrolls of `length` steps, as they come out of the wire.
@@ -100,7 +105,7 @@ impl Setting {
     }
 
     fn target(&self) -> TargetPolicy {
-        TargetPolicy::new(&self.config, &self.environment, &self.spec, &self.weights).unwrap()
+        TargetPolicy::new(&self.config, &self.spec, &self.weights).unwrap()
     }
 }
 
@@ -136,13 +141,17 @@ fn short_unrolls_are_one_long_unroll_cut_in_pieces() {
 
 #[test]
 fn the_learner_finds_the_actors_probabilities_again() {
-    for core in [CoreKind::None, CoreKind::Lstm, CoreKind::Gru] {
-        let setting = Setting::new(core);
+    let cores = [CoreKind::None, CoreKind::Lstm, CoreKind::Gru].map(|core| (core, 1));
+    for (core, frames) in
+        cores.into_iter().chain([(CoreKind::None, 3), (CoreKind::Lstm, 4), (CoreKind::None, 9)])
+    {
+        let setting = Setting::stacked(core, frames);
         let target = setting.target();
         let unrolls = setting.unrolls(7, 4);
         let layout = setting.layout(7);
         // Each for itself, and columns of several side by side.
-        let mut batches: Vec<Batch> = unrolls.iter().cloned().map(Batch::whole).collect();
+        let mut batches: Vec<Batch> =
+            unrolls.iter().cloned().map(|unroll| Batch::whole(&layout, unroll)).collect();
         batches.push(Batch::assemble(&layout, &[(&unrolls[1], 1..3), (&unrolls[3], 0..2)]));
         for batch in batches {
             let output = target.forward(&batch).unwrap();
@@ -162,7 +171,7 @@ fn values_behind_the_last_step_and_of_final_observations_know_the_episode() {
         let (target, policy) = (setting.target(), Policy::new(&setting.spec, &setting.weights).unwrap());
         let unrolls = setting.unrolls(12, 2);
         // The first unroll begins with episodes, so that each can be followed by itself.
-        let batch = Batch::whole(unrolls[0].clone());
+        let batch = Batch::whole(&setting.layout(12), unrolls[0].clone());
         let values = target.forward(&batch).unwrap().values.to_vec1::<f32>().unwrap();
         let observations = floats(&batch.observations);
         let observation = |row: usize| &observations[row * OBSERVATION..(row + 1) * OBSERVATION];

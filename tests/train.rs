@@ -88,6 +88,52 @@ fn lockstep_runs_of_one_seed_end_in_the_same_weights() {
 }
 
 #[test]
+fn a_policy_that_sees_several_frames_trains_in_lockstep_and_is_evaluated_as_it_was_trained() {
+    let folder = tempfile::tempdir().unwrap();
+    let weights = |name: &str| {
+        let run_dir = folder.path().join(name);
+        let path = run_dir.to_str().unwrap();
+        let stacked = ["--set", "environment.frame_stack=4", "--set", "learner.max_policy_lag=0"];
+        let size = ["--envs-per-actor", "8", "--set", "learner.batch_size=16", "--steps", "20000"];
+        let run_flags = ["train", "--algorithm", "ppo", "--until-return", "never", "--run-dir", path];
+        let ended = run(&[&run_flags[..], &stacked, &size].concat());
+        assert_eq!(ended.code(), 0, "{}", ended.stderr);
+        assert_balanced(&summary(&run_dir));
+        let (_, checkpoint) =
+            impresario_learner::checkpoint::latest(&run_dir.join("checkpoints")).unwrap().unwrap();
+        let layer = checkpoint.weights.0.iter().find(|(name, _)| name == "encoder.0.weight").unwrap();
+        layer.1.to_vec2::<f32>().unwrap()
+    };
+    let first = weights("first");
+    assert_eq!(first[0].len(), 16, "four frames of four numbers");
+    assert_eq!(first, weights("second"));
+
+    let played = run(&["eval", folder.path().join("first").to_str().unwrap(), "--episodes", "5"]);
+    assert_eq!(played.code(), 0, "{}", played.stderr);
+    assert!(played.stdout.contains("mean return"), "{}", played.stdout);
+}
+
+#[test]
+fn lockstep_with_double_buffering_trains_on_every_step_and_repeats_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let weights = |name: &str| {
+        let run_dir = folder.path().join(name);
+        let path = run_dir.to_str().unwrap();
+        let two_groups = ["--set", "rollout.double_buffering=on", "--set", "learner.max_policy_lag=0"];
+        let size = ["--envs-per-actor", "8", "--set", "learner.batch_size=16", "--steps", "20000"];
+        let run_flags = ["train", "--algorithm", "a2c", "--until-return", "never", "--run-dir", path];
+        let ended = run(&[&run_flags[..], &two_groups, &size].concat());
+        assert_eq!(ended.code(), 0, "{}", ended.stderr);
+        assert_balanced(&summary(&run_dir));
+        let (_, checkpoint) =
+            impresario_learner::checkpoint::latest(&run_dir.join("checkpoints")).unwrap().unwrap();
+        let flat = |tensor: &candle_core::Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        checkpoint.weights.0.iter().map(|(_, tensor)| flat(tensor)).collect::<Vec<_>>()
+    };
+    assert_eq!(weights("first"), weights("second"));
+}
+
+#[test]
 fn environments_are_listed() {
     let ended = run(&["envs"]);
     assert_eq!(ended.code(), 0);
@@ -107,6 +153,8 @@ fn a_users_mistakes_are_answered_before_anything_starts() {
     says(&["train", "--set", "optimizer.lr=1"], 64, "unknown key optimizer.lr");
     says(&["train", "--config", "/no/such/file.toml"], 64, "/no/such/file.toml");
     says(&["train", "--algorithm", "alchemy"], 64, "alchemy");
+    let stacked_choices = ["train", "--env", "TicTacToe-v0", "--set", "environment.frame_stack=4"];
+    says(&stacked_choices, 64, "are choices, which are not stacked");
     says(&["eval", "/no/such/run"], 1, "/no/such/run");
     says(&["actor", "--learner", "nonsense"], 64, "nonsense");
     let folder = tempfile::tempdir().unwrap();

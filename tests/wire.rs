@@ -7,6 +7,7 @@ mod support;
 use std::time::Duration;
 
 use impresario_common::composite::Composite;
+use impresario_common::config::Compression;
 use impresario_common::space::{EnvironmentSpec, Space};
 use impresario_common::unroll::{Unroll, UnrollLayout};
 use impresario_common::wire::v1::actor_message::Kind;
@@ -220,6 +221,34 @@ async fn malformed_unrolls_are_refused_without_harm_to_others() {
     assert_eq!(honest.end().code(), 0);
     let outcome = summary(folder.path());
     assert_balanced(&outcome);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn compressed_observations_are_taken_in_and_a_bomb_is_refused() {
+    for (name, compression) in [("lz4", Compression::Lz4), ("zstd", Compression::Zstd)] {
+        let folder = tempfile::tempdir().unwrap();
+        let key = format!("rollout.compression={name}");
+        let free = ["--set", "learner.max_policy_lag=unlimited", "--set", &key];
+        let (_learner, url) = start_learner(folder.path(), &free);
+        let mut client = connect(&url).await;
+        let mut hand = Hand::join(&mut client).await;
+        // As it is, and compressed.
+        hand.send(hand.unroll(0)).await;
+        within(hand.acknowledged(1)).await;
+        hand.layout.compression = compression;
+        let unroll = hand.unroll(1);
+        assert!(Unroll::is_compressed(&unroll));
+        hand.send(unroll).await;
+        within(hand.acknowledged(2)).await;
+        let mut bomb = hand.unroll(2);
+        bomb.observations.as_mut().unwrap().data = compression.compress(&vec![0; 200 << 20]).unwrap().into();
+        hand.send(bomb).await;
+        let status = within(hand.refused()).await;
+        assert_eq!(refusal(&status), "REFUSAL_MALFORMED", "{status}");
+        assert!(status.message().contains("unroll 2: observations: "), "{status}");
+        // Its place is free for another.
+        Hand::join(&mut client).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

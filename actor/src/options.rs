@@ -60,6 +60,15 @@ pub(crate) struct Division {
     pub(crate) copies: usize,
 }
 
+impl Division {
+    /// The same copies among twice as many workers, none of which divides a game of `players` copies; `None` if that cannot
+    /// be.
+    pub(crate) fn halves(self, players: usize) -> Option<Self> {
+        let even = self.copies.is_multiple_of(2 * players.max(1));
+        even.then_some(Self { workers: 2 * self.workers, copies: self.copies / 2 })
+    }
+}
+
 fn at_least_1(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|&n| n > 0).ok_or_else(|| "is not a number of at least 1".to_owned())
 }
@@ -79,6 +88,14 @@ mod tests {
     fn copies_are_divided_evenly_or_not_at_all() {
         let mut options = ActorOptions::new("http://localhost:1");
         assert_eq!(options.division(32, 2).unwrap(), Division { workers: 2, copies: 16 });
+        let halves = options.division(32, 2).unwrap().halves(2);
+        assert_eq!(halves, Some(Division { workers: 4, copies: 8 }));
+        options.envs = Some(6);
+        let three_each = options.division(32, 2).unwrap();
+        assert_eq!(three_each.halves(1), None);
+        options.envs = Some(12);
+        let three_games = options.division(32, 2).unwrap();
+        assert_eq!((three_games.halves(2), three_games.halves(1).map(|d| d.copies)), (None, Some(3)));
         options.envs = Some(3);
         let error = options.division(32, 2).unwrap_err().to_string();
         assert!(error.contains("3 environment copies") && error.contains("--envs"), "{error}");

@@ -18,7 +18,7 @@ use crate::env::registry::Registry;
 use crate::env::source::{Environments, Source, SourceError};
 use crate::error::ActorError;
 use crate::options::{ActorOptions, Division};
-use crate::rollout::{self, Crew, Plan, Streams};
+use crate::rollout::{self, Crew, Plan, Streams, buffering};
 use crate::uplink::{Uplink, UplinkEnd};
 
 /// What an actor did, all its incarnations together.
@@ -213,8 +213,17 @@ async fn try_admit(
     let config = parse_config(&run.configuration_json)?;
     let environment = stage.find(&config.environment).await?;
     let spec = environment.spec();
-    let policy = PolicySpec::new(spec, &config.policy).map_err(ActorError::from)?;
+    let policy = PolicySpec::of_run(&config, spec).map_err(ActorError::from)?;
     let division = options.division(config.rollout.envs_per_actor, config.rollout.workers_per_actor)?;
+    let division = {
+        let (config, environment, policy) = (config.clone(), environment.clone(), policy.clone());
+        let dividing = move || buffering::divide(&config, &environment, &policy, division);
+        let divided = tokio::task::spawn_blocking(dividing).await;
+        divided.unwrap_or_else(|panic| {
+            let message = format!("its environment panicked while it was timed: {panic}");
+            Err(ActorError::Worker { worker: 0, message })
+        })?
+    };
     let mut join = join_request(spec, division);
     let joined = client.join(with_deadline(join.clone())).await?.into_inner();
     let Some(identity) = joined.identity else {
@@ -234,10 +243,7 @@ async fn try_admit(
     let streams = Streams { seed: config.run.seed, actor: identity.actor, incarnation: identity.incarnation };
     let plan = Plan {
         environment: environment.clone(),
-        layout: UnrollLayout {
-            core_state_len: policy.core_state_len(),
-            ..UnrollLayout::new(config.rollout.unroll_length, spec)
-        },
+        layout: UnrollLayout::of_run(&config, config.rollout.unroll_length, spec, &policy),
         policy,
         division,
         streams,

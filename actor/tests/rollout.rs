@@ -307,6 +307,88 @@ fn parameters_that_were_acted_with_are_kept_on_request() {
     }
 }
 
+#[test]
+fn the_policy_acts_on_stacks_of_one_episode_and_the_unroll_keeps_single_frames() {
+    for stack in [2, 3, LENGTH + 2] {
+        let mut config = support::config();
+        config.environment.frame_stack = stack;
+        let registry = environment::registry();
+        let environment = registry.spec(environment::ID).unwrap();
+        let spec = PolicySpec::of_run(&config, environment).unwrap();
+        assert_eq!(spec.input_len(), 2 * stack);
+        let policy = Policy::new(&spec, &spec.initialise(1).unwrap()).unwrap();
+        let layout = UnrollLayout::of_run(&config, LENGTH, environment, &spec);
+        let mut sampler = sampler(&layout, &spec);
+        sampler.keep_parameters();
+        let mut unroll = Unroll::zeros(&layout, COPIES);
+        let mut steps = expected_steps();
+        let mut seen = vec![[0.0; 2]; stack];
+        for _ in 0..10 {
+            sampler.fill(&policy, &mut unroll, &Counters::default(), &AtomicBool::new(false)).unwrap();
+            let mut acted_on = vec![];
+            for t in 0..LENGTH {
+                let step = steps.next().unwrap();
+                if step.observation[1] == 0.0 {
+                    seen.fill(step.observation);
+                }
+                seen.remove(0);
+                seen.push(step.observation);
+                // Episodes are the same in all copies.
+                (0..COPIES).for_each(|_| acted_on.extend(seen.iter().flatten().copied()));
+                let at = 2 * t * COPIES;
+                assert_eq!(floats(&unroll.observations)[at..at + 2], step.observation);
+            }
+            let shape = (LENGTH * COPIES, stack, 2);
+            let acted_on = candle_core::Tensor::from_vec(acted_on, shape, &candle_core::Device::Cpu).unwrap();
+            let expected = policy.distribution(&acted_on).unwrap().flatten_all().unwrap();
+            for (kept, expected) in sampler.parameters().iter().zip(expected.to_vec1::<f32>().unwrap()) {
+                assert!((kept - expected).abs() < 1e-5, "stack {stack}: {kept} is not {expected}");
+            }
+            let message = unroll.to_wire(&layout);
+            assert_eq!(Unroll::from_wire(message, &layout, COPIES).unwrap(), unroll);
+        }
+    }
+}
+
+#[test]
+fn each_copy_lives_the_same_life_in_a_group_of_half_the_copies() {
+    const LENGTH: usize = 200;
+    let registry = Registry::native();
+    let environment = registry.spec("CartPole-v1").unwrap();
+    let layout = UnrollLayout::new(LENGTH, environment);
+    let spec = PolicySpec::new(environment, &PolicySection::default()).unwrap();
+    let policy = Policy::new(&spec, &spec.initialise(1).unwrap()).unwrap();
+    let unroll = |copies: std::ops::Range<u32>| {
+        let streams = |purpose| copies.clone().map(|copy| stream(1, purpose, [0, 0, copy])).collect();
+        let vector = registry.make_vector("CartPole-v1", streams(Purpose::Environment)).unwrap();
+        let (distribution, actions) = (spec.distribution().clone(), streams(Purpose::Actions));
+        let mut sampler =
+            Sampler::new(vector, distribution, &layout, actions, ActionChoice::Sampled).unwrap();
+        let mut unroll = Unroll::zeros(&layout, copies.len());
+        for _ in 0..2 {
+            sampler.fill(&policy, &mut unroll, &Counters::default(), &AtomicBool::new(false)).unwrap();
+        }
+        unroll
+    };
+    let (all, halves) = (unroll(0..6), [unroll(0..3), unroll(3..6)]);
+    let actions = |unroll: &Unroll, step: usize| match &unroll.actions {
+        Array::I32(actions) => actions[step],
+        other => panic!("{}", other.dtype()),
+    };
+    for t in 0..LENGTH {
+        for copy in 0..6 {
+            let (half, at, in_all) = (&halves[copy / 3], t * 3 + copy % 3, t * 6 + copy);
+            let observation =
+                |unroll: &Unroll, at: usize| floats(&unroll.observations)[4 * at..4 * at + 4].to_vec();
+            assert_eq!(observation(half, at), observation(&all, in_all), "step {t} of copy {copy}");
+            assert_eq!(actions(half, at), actions(&all, in_all));
+            let log_probs = (half.behaviour_log_probs[at], all.behaviour_log_probs[in_all]);
+            assert!((log_probs.0 - log_probs.1).abs() < 1e-6);
+        }
+    }
+    assert!(all.terminated.contains(&1), "no episode ended");
+}
+
 /// Shows the action that it was given last.
 struct Echo;
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use candle_core::{Device, Tensor};
 use impresario_actor::{ActorError, ActorOptions};
-use impresario_common::config::RunConfig;
+use impresario_common::config::{DoubleBuffering, RunConfig};
 use impresario_common::policy::{PolicySpec, Snapshot, Weights};
 use impresario_common::unroll::{Array, Unroll, UnrollLayout};
 use impresario_common::wire::v1;
@@ -82,6 +82,32 @@ async fn unrolls_come_in_order_without_gaps_and_the_books_balance_at_the_end() {
         assert_eq!(seen.goodbyes.len(), 1);
         assert_eq!((seen.goodbyes[0].produced_steps, dropped(&seen.goodbyes[0])), (10 * STEPS, 0));
     });
+}
+
+#[tokio::test]
+async fn two_groups_of_copies_are_two_workers_with_unrolls_of_their_own_and_step_at_once() {
+    let mut config = config();
+    config.environment.id = "Meeting-v0".into();
+    config.rollout.double_buffering = DoubleBuffering::On;
+    let learner = ScriptedLearner::start(&config).await;
+    learner.publish(chunks(&snapshot(0)));
+    let actor = Actor::start(ActorOptions::new(&learner.url), environment::meeting(COPIES));
+    learner.until("the actor opens its stream", |seen| seen.streams == 1).await;
+    learner.grant(0, 10, 0).await;
+    // In one group the first copy would wait for the second one for ever.
+    learner.until("ten unrolls come", |seen| seen.unrolls.len() == 10).await;
+    let steps = LENGTH as u64;
+    learner.seen(|seen| {
+        let join = &seen.joins[0];
+        assert_eq!((join.workers, join.copies_per_worker), (COPIES as u32, 1));
+        let mut grants: Vec<_> = seen.unrolls.iter().map(|(_, unroll)| unroll.grant).collect();
+        grants.sort_unstable();
+        assert_eq!(grants, (0..10).collect::<Vec<_>>());
+        seen.unrolls.iter().for_each(|(_, unroll)| assert_eq!(decoded(unroll, 1).steps() as u64, steps));
+    });
+    learner.finish().await;
+    let summary = actor.ended().await.unwrap();
+    assert_eq!((summary.produced_steps, summary.acknowledged_steps), (10 * steps, 10 * steps));
 }
 
 #[tokio::test]

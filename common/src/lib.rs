@@ -3,8 +3,9 @@
 //! # Layout
 //!
 //! * [`config`]: the run's configuration, read and validated in one place.
-//! * [`space`]: observation and action spaces; [`composite`]: observations of several parts, laid out flat.
-//! * [`unroll`]: a time-major block of experience, and its way to and from the wire.
+//! * [`space`]: observation and action spaces; [`composite`]: observations of several parts, laid out flat;
+//!   [`stacking`]: several of them seen at once.
+//! * [`unroll`]: a time-major block of experience, and its way to and from the wire; [`compression`] of it.
 //! * [`policy`]: the network, its weights, and what its outputs say about actions.
 //! * [`kernels`]: fused and vectorised arithmetic where candle's own is slow.
 //! * [`wire`]: the gRPC contract in Rust; [`codec`]: how its messages are encoded.
@@ -13,6 +14,7 @@
 
 pub mod codec;
 pub mod composite;
+pub mod compression;
 pub mod config;
 pub mod kernels;
 pub mod policy;
@@ -20,6 +22,7 @@ pub mod process;
 pub mod random;
 pub mod signals;
 pub mod space;
+pub mod stacking;
 pub mod telemetry;
 pub mod unroll;
 pub mod wire;

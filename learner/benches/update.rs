@@ -72,6 +72,8 @@ fn batch(state_len: usize) -> Batch {
         length: T,
         columns: B,
         observations: Array::F32(uniform((T + 1) * B * 4)),
+        frame_stack: 1,
+        history: Array::F32(vec![]),
         actions: Array::I32(uniform(T * B).into_iter().map(|x| i32::from(x > 0.0)).collect()),
         rewards: uniform(T * B),
         terminated: vec![0; T * B],

@@ -1,5 +1,8 @@
 //! [`Batch`]: columns of several unrolls side by side, time-major, as the algorithms read them.
 
+use std::borrow::Cow;
+
+use impresario_common::stacking::Frames;
 use impresario_common::unroll::{Array, Unroll, UnrollLayout};
 
 /// `[T, B]` of experience.
@@ -9,9 +12,15 @@ pub struct Batch {
     pub length: usize,
     /// B: columns.
     pub columns: usize,
-    /// `[T + 1, B, ...]`, followed by the `K` final observations `[K, ...]`: one array, so that one forward
+    /// `[T + 1, B, ...]`, followed by the `F` final observations `[F, ...]`: one array, so that one forward
     /// pass serves both. A selection ([`Self::of_steps`], [`Self::of_columns`]) has `[T, B, ...]` alone.
+    ///
+    /// Single frames where the policy sees several at once; [`Self::seen`] has what it sees.
     pub observations: Array,
+    /// K: observations that the policy sees at once. A selection's observations are stacked already, and it has 1.
+    pub frame_stack: usize,
+    /// `[K - 1, B, ...]`: what the policy saw of earlier frames with the first row.
+    pub history: Array,
     /// `[T, B]` or `[T, B, n]`.
     pub actions: Array,
     /// `[T, B]`, as the environment gave them.
@@ -22,7 +31,7 @@ pub struct Batch {
     pub truncated: Vec<u8>,
     /// `[T, B]`.
     pub behaviour_log_probs: Vec<f32>,
-    /// `[K]`: for each final observation the step `t * B + b` that it belongs to: truncated, not terminated.
+    /// `[F]`: for each final observation the step `t * B + b` that it belongs to: truncated, not terminated.
     pub final_steps: Vec<usize>,
     /// `[T, B, M]`, 0 or 1: which alternatives were legal; empty where the environment masks none.
     pub action_masks: Vec<u8>,
@@ -38,12 +47,14 @@ impl Batch {
         self.length * self.columns
     }
 
-    /// A batch of all columns of one unroll, whose arrays it takes over.
-    pub fn whole(unroll: Unroll) -> Self {
+    /// A batch of all columns of one unroll of `layout`, whose arrays it takes over.
+    pub fn whole(layout: &UnrollLayout, unroll: Unroll) -> Self {
         let mut batch = Self {
             length: unroll.length,
             columns: unroll.copies,
             observations: unroll.observations,
+            frame_stack: layout.frame_stack,
+            history: unroll.history,
             actions: unroll.actions,
             rewards: unroll.rewards,
             terminated: unroll.terminated,
@@ -87,8 +98,7 @@ impl Batch {
 
     /// `length` times `columns` of the steps.
     fn select(&self, length: usize, columns: usize, steps: &[usize]) -> Self {
-        let observations = (self.length + 1) * self.columns + self.final_steps.len();
-        assert!(self.observations.len().is_multiple_of(observations), "a selection of a selection");
+        assert!(self.observations.len().is_multiple_of(self.rows()), "a selection of a selection");
         let of_array = |array: &Array, count: usize| {
             let width = array.len() / count;
             match array {
@@ -101,7 +111,16 @@ impl Batch {
         Self {
             length,
             columns,
-            observations: of_array(&self.observations, observations),
+            observations: match self.frame_stack {
+                1 => of_array(&self.observations, self.rows()),
+                _ => {
+                    let mut stacks = self.room(steps.len());
+                    steps.iter().for_each(|step| self.push_seen(*step, &mut stacks));
+                    stacks
+                }
+            },
+            frame_stack: 1,
+            history: Array::zeros(self.history.dtype(), 0),
             actions: of_array(&self.actions, self.steps()),
             rewards: rows(&self.rewards, 1, steps),
             terminated: rows(&self.terminated, 1, steps),
@@ -111,6 +130,59 @@ impl Batch {
             action_masks: rows(&self.action_masks, self.action_masks.len() / self.steps(), steps),
             core_states: vec![],
             policy_versions: steps[..columns].iter().map(version).collect(),
+        }
+    }
+
+    /// Observations of a batch that is no selection: those of steps, bootstrap rows and final ones.
+    fn rows(&self) -> usize {
+        (self.length + 1) * self.columns + self.final_steps.len()
+    }
+
+    /// The observations as the policy sees them: in stacks `[K, ...]`, if it sees several frames at once.
+    pub fn seen(&self) -> Cow<'_, Array> {
+        if self.frame_stack == 1 {
+            return Cow::Borrowed(&self.observations);
+        }
+        let mut stacks = self.room(self.rows());
+        self.frames().push_rows(0..self.length + 1, &mut stacks);
+        (0..self.final_steps.len()).for_each(|number| self.push_seen_final(number, &mut stacks));
+        Cow::Owned(stacks)
+    }
+
+    /// Numbers that the policy sees at once.
+    pub fn seen_len(&self) -> usize {
+        self.frame_stack * self.observations.len() / self.rows()
+    }
+
+    /// Appends what the policy saw before the step `t * B + b` to `to`.
+    ///
+    /// # Panics
+    /// If there is no such step, or `to` is of another type.
+    pub fn push_seen(&self, step: usize, to: &mut Array) {
+        self.frames().push_stack(step / self.columns, step % self.columns, to);
+    }
+
+    /// Appends what the policy would see after the episode's end that final observation `number` belongs to.
+    fn push_seen_final(&self, number: usize, to: &mut Array) {
+        let (row, column) =
+            (self.final_steps[number] / self.columns, self.final_steps[number] % self.columns);
+        let first = (self.length + 1) * self.columns;
+        self.frames().push_final(row, column, &self.observations, first + number, to);
+    }
+
+    fn room(&self, rows: usize) -> Array {
+        Array::with_capacity(self.observations.dtype(), rows * self.seen_len())
+    }
+
+    fn frames(&self) -> Frames<'_> {
+        Frames {
+            stack: self.frame_stack,
+            columns: self.columns,
+            frame_len: self.observations.len() / self.rows(),
+            history: &self.history,
+            observations: &self.observations,
+            terminated: &self.terminated,
+            truncated: &self.truncated,
         }
     }
 
@@ -129,6 +201,11 @@ impl Batch {
             length: t_len,
             columns,
             observations: Array::zeros(layout.observation.dtype(), (t_len + 1) * columns * observation),
+            frame_stack: layout.frame_stack,
+            history: Array::zeros(
+                layout.observation.dtype(),
+                (layout.frame_stack - 1) * columns * observation,
+            ),
             actions: Array::zeros(layout.action.dtype(), steps * action),
             rewards: vec![0.0; steps],
             terminated: vec![0; steps],
@@ -161,6 +238,14 @@ impl Batch {
                     .copy_from_slice(&unroll.behaviour_log_probs[at..at + width]);
                 batch.action_masks[to * mask..(to + width) * mask]
                     .copy_from_slice(&unroll.action_masks[at * mask..(at + width) * mask]);
+            }
+            for number in 0..layout.frame_stack - 1 {
+                batch.history.copy_from(
+                    (number * columns + first) * observation,
+                    &unroll.history,
+                    (number * unroll.copies + from) * observation,
+                    width * observation,
+                );
             }
             batch.core_states.extend(&unroll.core_states[from * state..(from + width) * state]);
             batch.policy_versions.extend(std::iter::repeat_n(unroll.policy_version, width));
@@ -266,7 +351,7 @@ mod tests {
         unroll.core_states = vec![0.0, 0.5, 1.0, 1.5];
         unroll.policy_version = 4;
         let assembled = Batch::assemble(&layout, &[(&unroll, 0..2)]);
-        assert_eq!(Batch::whole(unroll), assembled);
+        assert_eq!(Batch::whole(&layout, unroll), assembled);
         assert_eq!(assembled.final_steps, [0, 3]);
     }
 
@@ -278,6 +363,8 @@ mod tests {
             length: 2,
             columns: 3,
             observations: Array::U8(numbers(2 * (3 * 3 + 1))),
+            frame_stack: 1,
+            history: Array::U8(vec![]),
             actions: Array::I32((0..6).collect()),
             rewards: floats(10.0, 6),
             terminated: vec![0, 1, 0, 0, 0, 1],
@@ -287,6 +374,84 @@ mod tests {
             action_masks: numbers(12),
             core_states: floats(50.0, 3),
             policy_versions: vec![7, 8, 9],
+        }
+    }
+
+    /// What the policy saw of each row and final observation, one step after another.
+    fn stacked_naively(layout: &UnrollLayout, unroll: &Unroll, column: usize) -> Vec<Vec<f32>> {
+        let (Array::F32(frames), Array::F32(history), Array::F32(finals)) =
+            (&unroll.observations, &unroll.history, &unroll.final_observations)
+        else {
+            panic!("f32 throughout")
+        };
+        let copies = unroll.copies;
+        let mut stack: Vec<f32> = (0..layout.frame_stack - 1).map(|n| history[n * copies + column]).collect();
+        stack.push(frames[column]);
+        let (mut seen, mut cut) = (vec![stack.clone()], vec![]);
+        for row in 1..=unroll.length {
+            let step = (row - 1) * copies + column;
+            if unroll.truncated[step] == 1 && unroll.terminated[step] == 0 {
+                let number = cut_steps(&unroll.terminated, &unroll.truncated).position(|cut| cut == step);
+                cut.push([&stack[1..], &finals[number.unwrap()..][..1]].concat());
+            }
+            let frame = frames[row * copies + column];
+            stack.remove(0);
+            stack.push(frame);
+            if unroll.terminated[step] | unroll.truncated[step] == 1 {
+                stack.fill(frame);
+            }
+            seen.push(stack.clone());
+        }
+        seen.extend(cut);
+        seen
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_batch_shows_the_stacks_that_each_copy_saw_step_by_step(
+            stack in 2usize..6,
+            length in 1usize..7,
+            ends in proptest::collection::vec(0u8..5, 6 * 5),
+        ) {
+            let layout = UnrollLayout {
+                frame_stack: stack,
+                ..UnrollLayout::of_spaces(length, Space::boxed(&[-1.0], &[1.0]), Space::Discrete { n: 9 })
+            };
+            let unroll = |copies: usize, first: f32, ends: &[u8]| {
+                let mut unroll = Unroll::zeros(&layout, copies);
+                unroll.terminated = ends.iter().map(|end| u8::from(*end == 0)).collect();
+                unroll.truncated = ends.iter().map(|end| u8::from(*end == 1)).collect();
+                let finals = unroll.truncated.iter().filter(|cut| **cut == 1).count();
+                unroll.final_observations.resize(finals);
+                let mut number = first;
+                for array in [&mut unroll.observations, &mut unroll.history, &mut unroll.final_observations] {
+                    let Array::F32(values) = array else { panic!("f32 throughout") };
+                    values.fill_with(|| { number += 1.0; number });
+                }
+                unroll
+            };
+            let (of_a, of_b) = ends.split_at(15);
+            let (a, b) = (unroll(2, 0.0, &of_a[..2 * length.min(7)]), unroll(1, 500.0, &of_b[..length]));
+            let batch = Batch::assemble(&layout, &[(&a, 0..2), (&b, 0..1)]);
+            let columns = [stacked_naively(&layout, &a, 0), stacked_naively(&layout, &a, 1),
+                stacked_naively(&layout, &b, 0)];
+            let mut expected: Vec<f32> = vec![];
+            for row in 0..=length {
+                columns.iter().for_each(|column| expected.extend(&column[row]));
+            }
+            let mut cut: Vec<_> = columns.iter().map(|column| column[length + 1..].iter()).collect();
+            for step in &batch.final_steps {
+                expected.extend(cut[step % 3].next().unwrap());
+            }
+            proptest::prop_assert_eq!(&*batch.seen(), &Array::F32(expected.clone()));
+            proptest::prop_assert_eq!(batch.seen_len(), stack);
+
+            let steps: Vec<usize> = (0..batch.steps()).rev().collect();
+            let part = batch.of_steps(&steps);
+            let rows: Vec<f32> = steps.iter().flat_map(|s| expected[s * stack..][..stack].to_vec()).collect();
+            proptest::prop_assert_eq!(&*part.seen(), &Array::F32(rows));
+            let whole = Batch::whole(&layout, a.clone());
+            proptest::prop_assert_eq!(whole, Batch::assemble(&layout, &[(&a, 0..2)]));
         }
     }
 

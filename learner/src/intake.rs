@@ -585,7 +585,7 @@ fn assemble(layout: &UnrollLayout, mut parts: Vec<(Arc<Unroll>, std::ops::Range<
         _ => None,
     };
     let batch = match whole {
-        Some((unroll, _)) => Batch::whole(Arc::unwrap_or_clone(unroll)),
+        Some((unroll, _)) => Batch::whole(layout, Arc::unwrap_or_clone(unroll)),
         None => {
             let slices: Vec<_> =
                 parts.iter().map(|(unroll, range)| (unroll.as_ref(), range.clone())).collect();

@@ -140,10 +140,8 @@ impl Roster {
                 "an actor needs at least 1 worker and 1 environment copy",
             ));
         }
-        let layout = UnrollLayout {
-            core_state_len: policy.core_state_len(),
-            ..UnrollLayout::new(self.config.rollout.unroll_length, &environment)
-        };
+        let length = self.config.rollout.unroll_length;
+        let layout = UnrollLayout::of_run(&self.config, length, &environment, &policy);
         self.intake.check_shape(&layout, columns).map_err(|e| Refused::new(Refusal::Shape, e))?;
         if let Some(identity) = request.identity {
             let (key, _) = self.authenticate(&identity)?;
@@ -238,8 +236,8 @@ impl Roster {
         if let Some(known) = self.environment.borrow().as_ref() {
             self.check_same(known, &environment)?;
         }
-        let policy = PolicySpec::new(&environment, &self.config.policy)
-            .map_err(|e| refuse(format!("{wanted}: {e}")))?;
+        let policy =
+            PolicySpec::of_run(&self.config, &environment).map_err(|e| refuse(format!("{wanted}: {e}")))?;
         Ok((environment, policy))
     }
 

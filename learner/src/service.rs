@@ -167,7 +167,7 @@ enum Next {
 /// wake-up of the trainer and one acknowledgement.
 async fn take_unrolls(
     inbound: &mut Inbound,
-    layout: &UnrollLayout,
+    layout: &Arc<UnrollLayout>,
     columns: usize,
     arrivals: &mut VecDeque<Arrival>,
 ) -> Result<Next, Status> {
@@ -176,7 +176,9 @@ async fn take_unrolls(
     loop {
         match message.map(|m| m.kind) {
             None => return Ok(Next::End),
-            Some(Some(Kind::Unroll(unroll))) => arrivals.push_back(arrival(unroll, layout, columns)?),
+            Some(Some(Kind::Unroll(unroll))) => {
+                arrivals.push_back(arrival(unroll, layout, columns).await?);
+            }
             Some(Some(Kind::Progress(progress))) => return Ok(Next::Progress(progress)),
             Some(Some(Kind::Goodbye(goodbye))) => return Ok(Next::Goodbye(goodbye)),
             Some(Some(Kind::Hello(_))) => return Err(malformed("a stream says hello once").into()),
@@ -193,8 +195,23 @@ async fn take_unrolls(
     }
 }
 
-/// Decodes and checks an unroll.
-fn arrival(mut message: v1::Unroll, layout: &UnrollLayout, columns: usize) -> Result<Arrival, Refused> {
+/// Decodes and checks an unroll; off the runtime's workers, if it is to be decompressed.
+async fn arrival(
+    message: v1::Unroll,
+    layout: &Arc<UnrollLayout>,
+    columns: usize,
+) -> Result<Arrival, Refused> {
+    if !Unroll::is_compressed(&message) {
+        return decode(message, layout, columns);
+    }
+    let layout = layout.clone();
+    let decoding = tokio::task::spawn_blocking(move || decode(message, &layout, columns));
+    decoding
+        .await
+        .unwrap_or_else(|failed| Err(malformed(format!("an unroll could not be decoded: {failed}"))))
+}
+
+fn decode(mut message: v1::Unroll, layout: &UnrollLayout, columns: usize) -> Result<Arrival, Refused> {
     let sequence = message.sequence;
     let progress = message.progress.take().ok_or_else(|| malformed("progress: missing"))?;
     let unroll = Unroll::from_wire(message, layout, columns)

@@ -47,6 +47,8 @@ pub(crate) fn batch(action: &Space, seed: u64) -> Batch {
         length,
         columns,
         observations,
+        frame_stack: 1,
+        history: Array::F32(vec![]),
         actions,
         rewards,
         terminated: vec![0; steps],

@@ -33,11 +33,11 @@ impl Trainer {
     /// # Errors
     /// If there is no policy for the environment's spaces.
     pub fn new(config: &RunConfig, environment: &EnvironmentSpec) -> Result<Self, TrainError> {
-        let spec = PolicySpec::new(environment, &config.policy)?;
+        let spec = PolicySpec::of_run(config, environment)?;
         let weights = spec.initialise(config.run.seed)?;
         tracing::info!(weights = spec.weight_count(), "network: {}", spec.encoder());
         Ok(Self {
-            target: TargetPolicy::new(config, environment, &spec, &weights)?,
+            target: TargetPolicy::new(config, &spec, &weights)?,
             algorithm: algorithm::build(config, environment, &spec)?,
             config: config.clone(),
             environment: environment.clone(),

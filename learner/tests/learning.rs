@@ -131,6 +131,8 @@ fn unroll<E: Copy>(
         length: T,
         columns: B,
         observations: Array::I32(vec![]),
+        frame_stack: 1,
+        history: Array::I32(vec![]),
         actions: Array::I32(vec![]),
         rewards: vec![],
         terminated: vec![],

@@ -21,7 +21,10 @@ mod stage;
 use std::process::ExitCode;
 
 use impresario_actor::env::VectorEnvironment;
+use impresario_actor::env::gymnasium::interpreter::PythonFlag;
 use impresario_actor::env::registry::Registry;
+use impresario_actor::env::source::Environments;
+use impresario_common::config::EnvironmentSection;
 use impresario_common::process;
 use impresario_common::random::Stream;
 use impresario_common::space::EnvironmentSpec;
@@ -46,6 +49,9 @@ pub(crate) struct CheckEnvCommand {
     /// Seconds for which speed is measured
     #[arg(long, value_name = "SECONDS", default_value_t = 1.0, value_parser = seconds)]
     seconds: f64,
+
+    #[command(flatten)]
+    python: PythonFlag,
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
@@ -66,9 +72,11 @@ pub(crate) struct Subject<'a> {
 impl CheckEnvCommand {
     /// Checks, prints what was found, and fails if a promise is broken.
     pub(crate) fn run(self, registry: &Registry) -> anyhow::Result<ExitCode> {
-        let spec = registry.spec(&self.id).map_err(|e| process::Usage(e.to_string()))?;
-        let players = registry.players(&self.id)?;
-        let make = |streams: Vec<Stream>| registry.make_vector(&self.id, streams).map_err(|e| e.to_string());
+        let environments = Environments::new(registry.clone(), &self.python);
+        let found = environments.find(&EnvironmentSection::new(&self.id));
+        let source = found.map_err(|e| process::Usage(e.to_string()))?;
+        let (spec, players) = (source.spec(), source.players());
+        let make = |streams: Vec<Stream>| source.make_vector(streams).map_err(|e| e.to_string());
         let subject = Subject { spec, players, make: &make };
         println!("{}: {} -> {}", spec.id, spec.observation, spec.action);
         let report = stage::quietly(|| {

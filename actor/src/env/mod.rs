@@ -126,6 +126,11 @@ pub trait VectorEnvironment: Send {
     /// How many copies are stepped together.
     fn copies(&self) -> usize;
 
+    /// Whether copies step elsewhere, such as in another process, while the thread that asked them to waits.
+    fn steps_elsewhere(&self) -> bool {
+        false
+    }
+
     /// Starts an episode in every copy and writes the first observations, `[E, ...]`.
     ///
     /// # Errors
@@ -150,6 +155,17 @@ pub trait VectorEnvironment: Send {
         Ok(())
     }
 
+    /// `[E]`: 1 where the step taken last says `terminated` for learning only, such as at the loss of a life, and the
+    /// episode that is reported goes on. Empty if that never is so.
+    fn goes_on(&self) -> &[u8] {
+        &[]
+    }
+
+    /// Asked after a failure of [`reset`](Self::reset) or [`step`](Self::step): whether the copies may be reset and used again.
+    fn recover(&mut self) -> Recovery {
+        Recovery::Impossible
+    }
+
     /// From now on keeps a picture of the first copy after each reset and step. A step that ends an episode gives two: of the
     /// state in which it ended, and of the first one of the next.
     ///
@@ -162,17 +178,6 @@ pub trait VectorEnvironment: Send {
     /// The pictures that were kept since the last call, if it is filmed.
     fn take_pictures(&mut self) -> Vec<Picture> {
         vec![]
-    }
-
-    /// `[E]`: 1 where the step taken last says `terminated` for learning only, such as at the loss of a life, and the
-    /// episode that is reported goes on. Empty if that never is so.
-    fn goes_on(&self) -> &[u8] {
-        &[]
-    }
-
-    /// Asked after a failure of [`reset`](Self::reset) or [`step`](Self::step): whether the copies may be reset and used again.
-    fn recover(&mut self) -> Recovery {
-        Recovery::Impossible
     }
 }
 

@@ -3,11 +3,13 @@
 //! # Layout
 //!
 //! * [`sampler`]: one worker's environments: act, step, write into the unroll.
+//! * `buffering`: whether a worker's copies are divided into two groups.
 //! * `noise`: noise that is a function of the state.
 //! * `worker`: one worker's loop: permission, weights, unroll, outbox.
 //! * `crew`: what all workers share, with the network too, and how they stop.
 //! * here: starting them.
 
+pub(crate) mod buffering;
 mod crew;
 mod noise;
 pub mod sampler;

@@ -70,7 +70,9 @@ pub struct Sampler {
     core_states: Vec<f32>,
     /// S.
     core_state_len: usize,
-    /// Shape of the tensor of one row of observations, `[E, ...]`.
+    /// What unrolls look like.
+    layout: UnrollLayout,
+    /// Shape of the tensor that the policy sees, `[E, ...]`.
     row_shape: Vec<usize>,
     /// Numbers in one observation.
     observation_len: usize,
@@ -90,6 +92,8 @@ pub struct Sampler {
     rows: usize,
     /// Whether episodes have been started.
     started: bool,
+    /// The next unroll's history, while it is put together.
+    history: Array,
 }
 
 impl std::fmt::Debug for Sampler {
@@ -125,7 +129,7 @@ impl Sampler {
             return refuse(format!("{} streams for {copies} copies", action_streams.len()));
         }
         let mut row_shape = vec![copies];
-        row_shape.extend(layout.observation.shape());
+        row_shape.extend(layout.seen_shape());
         Ok(Self {
             episodes: vec![Episode::default(); copies],
             cut_copies: Vec::with_capacity(copies),
@@ -136,6 +140,8 @@ impl Sampler {
             observation_len: layout.observation.len(),
             core_states: vec![0.0; copies * layout.core_state_len],
             core_state_len: layout.core_state_len,
+            history: Array::zeros(layout.observation.dtype(), 0),
+            layout: layout.clone(),
             row_shape,
             parameters: None,
             rows: 0,
@@ -234,6 +240,9 @@ impl Sampler {
     fn begin(&mut self, unroll: &mut Unroll) -> Result<(), SamplerError> {
         let row = self.copies() * self.observation_len;
         if self.started {
+            self.history.clear();
+            unroll.frames(&self.layout).push_history(unroll.length, &mut self.history);
+            std::mem::swap(&mut unroll.history, &mut self.history);
             let last = unroll.length * row;
             match &mut unroll.observations {
                 Array::F32(values) => values.copy_within(last..last + row, 0),
@@ -242,6 +251,9 @@ impl Sampler {
             }
         } else {
             self.vector.reset(part_mut(&mut unroll.observations, 0..row))?;
+            unroll.history.clear();
+            (1..self.layout.frame_stack)
+                .for_each(|_| unroll.history.extend_from(&unroll.observations, 0..row));
             self.started = true;
         }
         if let Some(kept) = &mut self.parameters {
@@ -257,14 +269,7 @@ impl Sampler {
     /// Draws the actions of the present row.
     fn act(&mut self, policy: &Policy, unroll: &mut Unroll) -> Result<(), SamplerError> {
         let (copies, row) = (self.copies(), self.rows);
-        let observed = span(row, copies * self.observation_len);
-        let shape = self.row_shape.as_slice();
-        let observations = match &unroll.observations {
-            Array::F32(values) => Tensor::from_slice(&values[observed], shape, &Device::Cpu)?,
-            Array::U8(values) => Tensor::from_slice(&values[observed], shape, &Device::Cpu)?,
-            Array::I32(values) => Tensor::from_slice(&values[observed], shape, &Device::Cpu)?,
-        };
-        let acting = policy.act(&observations, &mut self.core_states)?;
+        let acting = policy.act(&self.seen(unroll)?, &mut self.core_states)?;
         let chosen = span(row, copies * self.distribution.action_len());
         let actions = match &mut unroll.actions {
             Array::I32(values) => ActionMut::Discrete(&mut values[chosen]),
@@ -305,6 +310,28 @@ impl Sampler {
             )),
             e => self.error(e.to_string()),
         })
+    }
+
+    /// What the policy sees in the present row, `[E, ...]`.
+    fn seen(&self, unroll: &Unroll) -> Result<Tensor, candle_core::Error> {
+        let shape = self.row_shape.as_slice();
+        let stack = self.layout.frame_stack;
+        if stack > 1 {
+            let len = self.copies() * stack * self.observation_len;
+            let mut stacks = Array::with_capacity(unroll.observations.dtype(), len);
+            unroll.frames(&self.layout).push_rows(self.rows..self.rows + 1, &mut stacks);
+            return match stacks {
+                Array::F32(values) => Tensor::from_vec(values, shape, &Device::Cpu),
+                Array::U8(values) => Tensor::from_vec(values, shape, &Device::Cpu),
+                Array::I32(values) => Tensor::from_vec(values, shape, &Device::Cpu),
+            };
+        }
+        let row = span(self.rows, self.copies() * self.observation_len);
+        match &unroll.observations {
+            Array::F32(values) => Tensor::from_slice(&values[row], shape, &Device::Cpu),
+            Array::U8(values) => Tensor::from_slice(&values[row], shape, &Device::Cpu),
+            Array::I32(values) => Tensor::from_slice(&values[row], shape, &Device::Cpu),
+        }
     }
 
     /// Steps the environments with the actions of the present row.

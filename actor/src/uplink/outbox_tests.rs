@@ -10,7 +10,7 @@ use super::{Abandon, Outbox};
 /// A message of about `kilobytes` kilobytes.
 fn unroll(grant: u64, kilobytes: usize) -> v1::Unroll {
     let data = vec![0u8; kilobytes << 10].into();
-    let rewards = v1::Tensor { dtype: 1, shape: vec![], data };
+    let rewards = v1::Tensor { dtype: 1, data, ..v1::Tensor::default() };
     v1::Unroll { grant, rewards: Some(rewards), ..Default::default() }
 }
 

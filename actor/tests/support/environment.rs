@@ -1,5 +1,7 @@
 //! An environment whose episodes are known beforehand.
 
+use std::sync::{Arc, Condvar, Mutex};
+
 use impresario_actor::env::registry::Registry;
 use impresario_actor::env::{Action, Environment, ObservationMut, Transition};
 use impresario_common::random::Stream;
@@ -82,5 +84,56 @@ impl Environment for Script {
             _ => self.step == LIMIT,
         };
         Transition { reward, terminated, truncated: false }
+    }
+}
+
+/// A registry of an environment, `Meeting-v0`, in which a step ends when `copies` copies are in theirs.
+pub fn meeting(copies: usize) -> Registry {
+    let mut registry = Registry::empty();
+    let place = Arc::new(Place { copies, arrived: Mutex::new(0), news: Condvar::new() });
+    registry.register(move || Meeting { place: place.clone(), script: Script::default() });
+    registry
+}
+
+#[derive(Debug)]
+struct Place {
+    copies: usize,
+    /// How often a copy has come, in all.
+    arrived: Mutex<usize>,
+    news: Condvar,
+}
+
+#[derive(Debug)]
+struct Meeting {
+    place: Arc<Place>,
+    script: Script,
+}
+
+impl Environment for Meeting {
+    fn spec(&self) -> EnvironmentSpec {
+        EnvironmentSpec { id: "Meeting-v0".into(), ..self.script.spec() }
+    }
+
+    fn reset(&mut self, random: &mut Stream, observation: ObservationMut<'_>) {
+        self.script.reset(random, observation);
+    }
+
+    fn step(
+        &mut self,
+        action: Action<'_>,
+        random: &mut Stream,
+        observation: ObservationMut<'_>,
+    ) -> Transition {
+        let place = &*self.place;
+        let mut arrived = place.arrived.lock().unwrap();
+        *arrived += 1;
+        place.news.notify_all();
+        // Those of this round and of none before.
+        let needed = arrived.div_ceil(place.copies) * place.copies;
+        let (arrived, waited) =
+            place.news.wait_timeout_while(arrived, super::DEADLINE, |arrived| *arrived < needed).unwrap();
+        assert!(!waited.timed_out(), "the other copies did not come");
+        drop(arrived);
+        self.script.step(action, random, observation)
     }
 }

@@ -9,6 +9,7 @@ use super::flags::RunFlags;
 use super::policy::{CoreKind, LogStd, PolicySection, Sizes};
 use super::ranges::{at_least_1, check, fraction, not_negative, positive};
 use super::sections::{EnvironmentSection, OptimizerKind, RunConfig, UntilReturn, is_atari};
+use crate::stacking::MAX_FRAME_STACK;
 
 /// Largest size of a layer: beyond it no network is of any use, and products of sizes stay within bounds.
 const MAX_SIZE: usize = 1 << 16;
@@ -212,8 +213,14 @@ fn check_value_scale(policy: &PolicySection, algorithm: &AlgorithmConfig) -> Res
     )
 }
 
-/// What is said to Gymnasium.
+/// What the policy sees of the environment, and what is said to Gymnasium.
 fn check_environment(environment: &EnvironmentSection) -> Result<(), ConfigError> {
+    check(
+        "environment.frame_stack",
+        &environment.frame_stack,
+        (1..=MAX_FRAME_STACK).contains(&environment.frame_stack),
+        "must lie between 1 and 64",
+    )?;
     positive("environment.start_timeout_seconds", environment.start_timeout_seconds)?;
     positive("environment.step_timeout_seconds", environment.step_timeout_seconds)?;
     at_least_1("environment.max_failures", environment.max_failures as usize)?;

@@ -121,6 +121,10 @@ pub struct EnvironmentSection {
     /// Name with version: a native environment, as `impresario envs` lists them, or any of Gymnasium, say `ALE/Pong-v5` or
     /// `my_package.my_module:MyEnv-v0`. `gym:` in front asks for Gymnasium's where there is a native one.
     pub id: String,
+    /// K: observations that the policy sees at once, the newest and those before it in the episode; at an episode's
+    /// beginning its first observation stands in for those that are missing. For observations that do not show how things
+    /// move, such as pictures. Each is stored and sent once.
+    pub frame_stack: usize,
     /// Gymnasium: keyword arguments of the environment, say `{ continuous = true }`.
     pub kwargs: toml::Table,
     /// Gymnasium: wrappers around each copy, the innermost first, as `module:Class`; each is called with the environment alone.
@@ -142,6 +146,7 @@ impl Default for EnvironmentSection {
     fn default() -> Self {
         Self {
             id: "CartPole-v1".into(),
+            frame_stack: 1,
             kwargs: toml::Table::new(),
             wrappers: vec![],
             max_episode_steps: 0,
@@ -225,11 +230,60 @@ pub struct RolloutSection {
     pub workers_per_actor: usize,
     /// Bytes of finished unrolls that an actor holds for the learner before its environments wait.
     pub uplink_bytes: u64,
+    /// Whether each worker's copies are divided into two groups, so that the policy acts for one while the other steps: `"on"`,
+    /// `"off"`, or `"auto"`, which is on where environments step in another process and take longer than inference; the actor's
+    /// log says what it chose and why. Each group is a worker of its own with half the copies.
+    pub double_buffering: DoubleBuffering,
+    /// How the observations of unrolls are compressed on their way to the learner: `"none"`, `"lz4"`, which costs next to
+    /// nothing, or `"zstd"`, which takes half as many bytes or fewer for more time. Pictures of games become a fiftieth or less;
+    /// observations of a few real numbers hardly shrink.
+    pub compression: Compression,
 }
 
 impl Default for RolloutSection {
     fn default() -> Self {
-        Self { unroll_length: 20, envs_per_actor: 32, workers_per_actor: 1, uplink_bytes: 16 << 20 }
+        Self {
+            unroll_length: 20,
+            envs_per_actor: 32,
+            workers_per_actor: 1,
+            uplink_bytes: 16 << 20,
+            double_buffering: DoubleBuffering::Auto,
+            compression: Compression::None,
+        }
+    }
+}
+
+/// Whether copies are divided into two groups that take turns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DoubleBuffering {
+    /// Where it gains.
+    Auto,
+    /// Always.
+    On,
+    /// Never.
+    Off,
+}
+
+/// How arrays are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    /// Not at all.
+    None,
+    /// As a block of LZ4.
+    Lz4,
+    /// As a frame of Zstandard.
+    Zstd,
+}
+
+impl std::fmt::Display for Compression {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::None => "none",
+            Self::Lz4 => "lz4",
+            Self::Zstd => "zstd",
+        })
     }
 }
 

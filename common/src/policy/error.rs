@@ -1,11 +1,16 @@
 //! [`PolicyError`]: a policy that cannot be built or run.
 
+use crate::stacking::StackError;
+
 /// A policy that cannot be built or run.
 #[derive(Debug, thiserror::Error)]
 pub enum PolicyError {
     /// No policy for such a space.
     #[error("no policy for {0}")]
     Space(String),
+    /// Observations that the policy cannot see several of at once.
+    #[error(transparent)]
+    Stack(#[from] StackError),
     /// States that are not those of the policy's core.
     #[error("the policy's core remembers {expected} numbers of these copies, got {found}")]
     State {

@@ -7,7 +7,7 @@ use super::error::PolicyError;
 use super::parameters::{self, ParameterSpec};
 use super::snapshot::Weights;
 use super::{head, normalizer, value_scale};
-use crate::config::PolicySection;
+use crate::config::{PolicySection, RunConfig};
 use crate::random::{self, Purpose};
 use crate::space::{ElementType, EnvironmentSpec, Space};
 
@@ -25,7 +25,16 @@ pub struct PolicySpec {
 }
 
 impl PolicySpec {
-    /// The policy for `environment` with the given configuration.
+    /// The policy of a run with the given configuration in `environment`, of which it sees as many frames at once as the
+    /// configuration says.
+    ///
+    /// # Errors
+    /// If there is no policy for one of the environment's spaces, or its observations cannot be stacked.
+    pub fn of_run(config: &RunConfig, environment: &EnvironmentSpec) -> Result<Self, PolicyError> {
+        Self::new(&environment.stacked(config.environment.frame_stack)?, &config.policy)
+    }
+
+    /// The policy for `environment` as it is seen, with the given configuration.
     ///
     /// # Errors
     /// If there is no policy for one of the environment's spaces.
@@ -56,6 +65,11 @@ impl PolicySpec {
     /// Numbers in all parameters together.
     pub fn weight_count(&self) -> usize {
         self.parameters().iter().map(ParameterSpec::len).fold(0, usize::saturating_add)
+    }
+
+    /// What the policy sees: the environment's observations, or stacks of them.
+    pub fn observation(&self) -> &Space {
+        &self.observation
     }
 
     /// What the policy head's numbers mean.

@@ -7,7 +7,7 @@ use impresario_common::policy::distribution::{ActionDistribution, Actions};
 use impresario_common::policy::network::PolicyOutput;
 use impresario_common::policy::value_scale::{self, ValueScale};
 use impresario_common::policy::{Policy, PolicyError, PolicySpec, Weights, normalizer};
-use impresario_common::space::{EnvironmentSpec, Space};
+use impresario_common::space::Space;
 use impresario_common::unroll::Array;
 
 use super::{Metrics, Progress, TrainError};
@@ -39,19 +39,14 @@ pub struct SavedTarget {
 }
 
 impl TargetPolicy {
-    /// The policy of `spec` in `environment`, starting from copies of `weights`.
+    /// The policy of `spec`, starting from copies of `weights`.
     ///
     /// # Errors
     /// If the weights do not fit the policy, or the device that the configuration names cannot be used.
-    pub fn new(
-        config: &RunConfig,
-        environment: &EnvironmentSpec,
-        spec: &PolicySpec,
-        weights: &Weights,
-    ) -> Result<Self, PolicyError> {
+    pub fn new(config: &RunConfig, spec: &PolicySpec, weights: &Weights) -> Result<Self, PolicyError> {
         let parameters = Parameters::new(&weights.on(&device::open(config.learner.device)?)?)?;
         Ok(Self {
-            observation: environment.observation.clone(),
+            observation: spec.observation().clone(),
             normalizes: spec.normalizes(),
             value_knobs: spec.normalizes_values().then(|| config.policy.clone()),
             distribution: spec.distribution().clone(),
@@ -122,8 +117,9 @@ impl TargetPolicy {
     /// # Errors
     /// If the observations do not fit the space, the masks the actions, or the states the policy's core.
     pub fn forward(&self, batch: &Batch) -> Result<PolicyOutput, TrainError> {
-        let observations = self.observations(&batch.observations)?;
-        let sequence = || sequence(batch, self.rows(batch));
+        let seen = batch.seen();
+        let observations = self.observations(&seen)?;
+        let sequence = || sequence(batch, seen.len() / self.observation.len());
         let mut output = self.policy.forward_sequence(&observations, sequence)?;
         if !batch.action_masks.is_empty() {
             output.distribution = self.masked(&output.distribution, batch)?;
@@ -173,7 +169,7 @@ impl TargetPolicy {
     /// # Errors
     /// If the actions do not fit the space.
     pub fn log_prob_entropy(&self, output: &PolicyOutput, batch: &Batch) -> Result<Tensor, TrainError> {
-        let rows = self.rows(batch);
+        let rows = output.values.elem_count();
         let width = self.distribution.action_len();
         let padding = (rows - batch.steps()) * width;
         let actions = match &batch.actions {
@@ -260,18 +256,16 @@ impl TargetPolicy {
     /// # Errors
     /// If a tensor operation fails.
     pub fn observe(&self, batch: &Batch) -> Result<(), PolicyError> {
-        match (&batch.observations, self.normalizes) {
-            (Array::F32(values), true) => {
+        if !self.normalizes {
+            return Ok(());
+        }
+        match &*batch.seen() {
+            Array::F32(values) => {
                 let inputs = self.observation.len();
                 normalizer::absorb(&self.parameters.shared(), inputs, &values[..batch.steps() * inputs])
             }
             _ => Ok(()),
         }
-    }
-
-    /// Observations in `batch`.
-    fn rows(&self, batch: &Batch) -> usize {
-        batch.observations.len() / self.observation.len()
     }
 }
 

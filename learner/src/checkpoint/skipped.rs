@@ -37,6 +37,7 @@ fn encode(batch: &Batch) -> Result<Vec<u8>, safetensors::SafeTensorError> {
     let versions = integers(&mut batch.policy_versions.iter().copied());
     let data = [
         ("observations", flat(batch.observations.len()), array(&batch.observations)),
+        ("history", flat(batch.history.len()), array(&batch.history)),
         ("actions", flat(batch.actions.len()), array(&batch.actions)),
         ("rewards", steps.clone(), (Dtype::F32, floats(&batch.rewards))),
         ("terminated", steps.clone(), (Dtype::U8, batch.terminated.clone())),

@@ -145,7 +145,7 @@ fn the_writer_writes_what_it_is_handed_before_it_ends() {
 
     let bytes = fs::read(run_dir.path().join("skipped-7.safetensors")).unwrap();
     let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-    assert_eq!(tensors.len(), 10);
+    assert_eq!(tensors.len(), 11);
     assert_eq!(tensors.tensor("rewards").unwrap().shape(), [4, 3]);
     let final_steps: Vec<u8> = [4i64, 11].iter().flat_map(|step| step.to_le_bytes()).collect();
     assert_eq!(tensors.tensor("final_steps").unwrap().data(), final_steps);

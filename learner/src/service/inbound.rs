@@ -245,7 +245,7 @@ mod tests {
     #[tokio::test]
     async fn messages_are_the_same_however_frames_cut_them() {
         let data: Vec<u8> = (0..300).map(|i| i as u8).collect();
-        let tensor = v1::Tensor { dtype: 2, shape: vec![3, 100], data: data.into() };
+        let tensor = v1::Tensor { dtype: 2, shape: vec![3, 100], data: data.into(), compression: 0 };
         let unroll = v1::Unroll { sequence: 1 << 40, observations: Some(tensor), ..v1::Unroll::default() };
         let dropped_steps = [("unsent".to_owned(), 7)].into();
         let progress = v1::Progress { produced_steps: 9, dropped_steps, worker_time: None };

@@ -74,6 +74,8 @@ impl World {
             length: batch.time,
             columns: batch.batch,
             observations: Array::F32(observations),
+            frame_stack: 1,
+            history: Array::F32(vec![]),
             actions: match &batch.actions {
                 ActionsOf::Discrete(actions) => Array::I32(actions.concat()),
                 ActionsOf::Continuous(actions) => Array::F32(actions.concat().concat()),
@@ -105,7 +107,7 @@ impl World {
         // Statistics of value targets are not the oracle's to choose.
         let initial = spec.initialise(0).unwrap().0;
         weights.0.extend(initial.into_iter().filter(|(name, _)| name.starts_with("value_target.")));
-        TargetPolicy::new(config, &environment, &spec, &weights).unwrap()
+        TargetPolicy::new(config, &spec, &weights).unwrap()
     }
 }
 

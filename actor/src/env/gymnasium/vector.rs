@@ -111,6 +111,10 @@ impl VectorEnvironment for GymnasiumVector {
         Ok(())
     }
 
+    fn steps_elsewhere(&self) -> bool {
+        true
+    }
+
     fn goes_on(&self) -> &[u8] {
         self.process.as_ref().map_or(&[], Process::goes_on)
     }

@@ -26,7 +26,7 @@ fn target_of(action: &Space, core: CoreKind, change: impl Fn(&mut PolicySection)
     config.policy.core_size = 3;
     change(&mut config.policy);
     let spec = PolicySpec::new(&environment, &config.policy).unwrap();
-    TargetPolicy::new(&config, &environment, &spec, &spec.initialise(7).unwrap()).unwrap()
+    TargetPolicy::new(&config, &spec, &spec.initialise(7).unwrap()).unwrap()
 }
 
 /// Every kind of action without memory, and every kind of memory.

@@ -12,7 +12,7 @@ const START: Progress = Progress { env_steps: 0, version: 0 };
 fn target() -> TargetPolicy {
     let (config, environment) = (testing::config(OptimizerKind::Adam), testing::environment(ACTION));
     let spec = PolicySpec::new(&environment, &config.policy).unwrap();
-    TargetPolicy::new(&config, &environment, &spec, &spec.initialise(7).unwrap()).unwrap()
+    TargetPolicy::new(&config, &spec, &spec.initialise(7).unwrap()).unwrap()
 }
 
 fn plain() -> ReinforceConfig {

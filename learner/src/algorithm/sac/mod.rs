@@ -197,10 +197,11 @@ impl Sac {
             Kind::Continuous(dimensions) => -(*dimensions as f32),
             Kind::Discrete(_) => 0.5,
         };
+        let seen = environment.stacked(run.environment.frame_stack).map_err(PolicyError::from)?;
         Ok(Self {
             seed: run.run.seed,
             kind,
-            replay: Replay::new(config.replay_capacity, environment),
+            replay: Replay::new(config.replay_capacity, &seen),
             twins: twins(&critic, &critics.parameters.shared())?,
             slow_twins: twins(&critic, &slow)?,
             slow,

@@ -9,7 +9,7 @@ use crate::batch::Batch;
 
 /// Transitions `(observation, action, reward, terminated, next observation)`, the newest `capacity` of them.
 ///
-/// Memory grows with what is held. After a truncated step the next observation is the final one of its
+/// Memory grows with what is held: observations as the policy sees them, so that stacks of K take K times the bytes. After a truncated step the next observation is the final one of its
 /// episode, so that its value can be bootstrapped from.
 ///
 /// Where actions are masked, the mask of the next observation is needed for its value. A batch has none for the observations
@@ -52,7 +52,7 @@ pub struct Sample {
 }
 
 impl Replay {
-    /// An empty ring for `capacity` transitions in `environment`.
+    /// An empty ring for `capacity` transitions in `environment` as the policy sees it.
     pub fn new(capacity: usize, environment: &EnvironmentSpec) -> Self {
         let EnvironmentSpec { observation, action, masks_actions, .. } = environment;
         let empty = |space: &Space| Array::zeros(space.dtype(), 0);
@@ -84,6 +84,7 @@ impl Replay {
 
     /// Takes in the steps of `batch`.
     pub fn extend(&mut self, batch: &Batch) {
+        let seen = &*batch.seen();
         let first_final = (batch.length + 1) * batch.columns;
         let mut finals = batch.final_steps.iter().enumerate().collect::<Vec<_>>();
         finals.sort_by_key(|(_, step)| **step);
@@ -94,18 +95,18 @@ impl Replay {
                 None => step + batch.columns,
             };
             if self.mask_len == 0 || batch.terminated[step] == 1 || next < batch.steps() {
-                self.push(batch, step, next);
+                self.push(batch, seen, step, next);
             }
         }
     }
 
-    /// Takes in the step in row `step` of `batch`, which led to the observation in row `next`.
-    fn push(&mut self, batch: &Batch, step: usize, next: usize) {
+    /// Takes in the step in row `step` of `batch`, in which the policy has `seen` these rows, and which led to row `next`.
+    fn push(&mut self, batch: &Batch, seen: &Array, step: usize, next: usize) {
         let (o, a) = (self.observation_len, self.action_len);
         let held = self.len();
         if held < self.capacity {
-            self.observations.extend_from(&batch.observations, step * o..(step + 1) * o);
-            self.next_observations.extend_from(&batch.observations, next * o..(next + 1) * o);
+            self.observations.extend_from(seen, step * o..(step + 1) * o);
+            self.next_observations.extend_from(seen, next * o..(next + 1) * o);
             self.actions.extend_from(&batch.actions, step * a..(step + 1) * a);
             self.rewards.push(batch.rewards[step]);
             self.terminated.push(batch.terminated[step]);
@@ -115,8 +116,8 @@ impl Replay {
         }
         let at = self.head;
         self.head = (self.head + 1) % self.capacity;
-        self.observations.copy_from(at * o, &batch.observations, step * o, o);
-        self.next_observations.copy_from(at * o, &batch.observations, next * o, o);
+        self.observations.copy_from(at * o, seen, step * o, o);
+        self.next_observations.copy_from(at * o, seen, next * o, o);
         self.actions.copy_from(at * a, &batch.actions, step * a, a);
         self.rewards[at] = batch.rewards[step];
         self.terminated[at] = batch.terminated[step];
@@ -196,6 +197,28 @@ mod tests {
             assert_eq!(led_to[step * 3..step * 3 + 3], rows[next * 3..next * 3 + 3], "step {step}");
         }
         assert_eq!(replay.terminated, batch.terminated);
+    }
+
+    #[test]
+    fn stacks_are_held_as_the_policy_sees_them() {
+        let action = Space::Discrete { n: 2 };
+        let mut batch = testing::batch(&action, 3);
+        batch.frame_stack = 3;
+        batch.history = Array::F32((0..18).map(|i| i as f32).collect());
+        let mut replay = Replay::new(100, &testing::environment(action).stacked(3).unwrap());
+        replay.extend(&batch);
+        let (seen, width) = (batch.seen(), 9);
+        let seen = floats(&seen);
+        assert_eq!(floats(&replay.observations), &seen[..12 * width]);
+        for step in 0..12 {
+            let next = match step {
+                4 => 15,
+                11 => 16,
+                step => step + 3,
+            };
+            let led_to = &floats(&replay.next_observations)[step * width..(step + 1) * width];
+            assert_eq!(led_to, &seen[next * width..(next + 1) * width], "step {step}");
+        }
     }
 
     #[test]

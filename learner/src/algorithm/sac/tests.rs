@@ -56,7 +56,7 @@ fn sac(action: &Space, config: SacConfig) -> (Sac, TargetPolicy) {
     let run = run_config(config.clone());
     let environment = testing::environment(action.clone());
     let spec = PolicySpec::new(&environment, &run.policy).unwrap();
-    let target = TargetPolicy::new(&run, &environment, &spec, &spec.initialise(7).unwrap()).unwrap();
+    let target = TargetPolicy::new(&run, &spec, &spec.initialise(7).unwrap()).unwrap();
     (Sac::new(&run, &config, &environment, &spec).unwrap(), target)
 }
 
@@ -229,7 +229,7 @@ fn critics_look_at_pixels_with_trunks_of_their_own() {
         (run.policy.channels, run.policy.layer_norm) = (vec![3].into(), true);
         let environment = testing::pixel_environment(action.clone());
         let spec = PolicySpec::new(&environment, &run.policy).unwrap();
-        let mut target = TargetPolicy::new(&run, &environment, &spec, &spec.initialise(7).unwrap()).unwrap();
+        let mut target = TargetPolicy::new(&run, &spec, &spec.initialise(7).unwrap()).unwrap();
         let mut sac = Sac::new(&run, &small(), &environment, &spec).unwrap();
         let names: Vec<_> = sac.critics.parameters.iter().map(|(name, _)| name.to_owned()).collect();
         assert_eq!(names[..2], ["critic.0.convolution.0.weight", "critic.0.convolution.0.bias"]);
@@ -276,7 +276,7 @@ fn with_masks_it_learns_among_the_legal_actions_alone() {
     let run = run_config(small());
     let environment = testing::environment(action.clone()).with_masked_actions();
     let spec = PolicySpec::new(&environment, &run.policy).unwrap();
-    let mut target = TargetPolicy::new(&run, &environment, &spec, &spec.initialise(7).unwrap()).unwrap();
+    let mut target = TargetPolicy::new(&run, &spec, &spec.initialise(7).unwrap()).unwrap();
     let mut sac = Sac::new(&run, &small(), &environment, &spec).unwrap();
     for seed in 0..6 {
         let mut batch = testing::batch(&action, seed);

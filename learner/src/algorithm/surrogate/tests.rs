@@ -15,7 +15,7 @@ fn spaces() -> [Space; 3] {
 fn target(action: &Space, config: &RunConfig) -> TargetPolicy {
     let environment = testing::environment(action.clone());
     let spec = PolicySpec::new(&environment, &config.policy).unwrap();
-    TargetPolicy::new(config, &environment, &spec, &spec.initialise(7).unwrap()).unwrap()
+    TargetPolicy::new(config, &spec, &spec.initialise(7).unwrap()).unwrap()
 }
 
 fn surrogate_objective() -> ClippedSurrogate {

@@ -33,7 +33,7 @@ fn target(action: &Space) -> TargetPolicy {
 fn target_with(action: &Space, core: CoreKind) -> TargetPolicy {
     let (config, environment) = (run_config(core), testing::environment(action.clone()));
     let spec = PolicySpec::new(&environment, &config.policy).unwrap();
-    TargetPolicy::new(&config, &environment, &spec, &spec.initialise(7).unwrap()).unwrap()
+    TargetPolicy::new(&config, &spec, &spec.initialise(7).unwrap()).unwrap()
 }
 
 /// A batch that `target` itself has acted.

@@ -2,100 +2,28 @@
 //!
 //! A rollout worker fills one, the uplink encodes it, the learner's service decodes and checks it
 //! against the run's [`UnrollLayout`] before anything else sees it.
+//!
+//! # Layout
+//!
+//! - `array`: numbers of an element type that is known at run time; `layout`: what a run's unrolls look like;
+//! - `transit`: arrays between memory and wire, compressed or not, and their checks;
+//! - here: the unroll.
 
-use bytes::Bytes;
+mod array;
+mod layout;
+mod transit;
 
-#[cfg(target_endian = "big")]
-compile_error!("arrays travel as the little-endian bytes that they are in memory");
-
-use crate::kernels::{all_below, all_finite, count_cut, elements};
-use crate::space::{ElementType, EnvironmentSpec, Space};
+use crate::kernels::count_cut;
+use crate::space::Space;
+use crate::stacking::Frames;
 use crate::wire::{WireError, v1};
+use transit::{
+    check_choices, check_masks, decode, decode_compressed, decode_f32, decode_flags, encode,
+    encode_compressed, encode_f32, encode_u8, finite,
+};
 
-/// A flat array of one of the element types that cross the wire, in C order.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Array {
-    /// 32-bit floats.
-    F32(Vec<f32>),
-    /// Bytes.
-    U8(Vec<u8>),
-    /// 32-bit integers.
-    I32(Vec<i32>),
-}
-
-impl Array {
-    /// `len` zeros.
-    pub fn zeros(dtype: ElementType, len: usize) -> Self {
-        match dtype {
-            ElementType::F32 => Self::F32(vec![0.0; len]),
-            ElementType::U8 => Self::U8(vec![0; len]),
-            ElementType::I32 => Self::I32(vec![0; len]),
-        }
-    }
-
-    /// Element type.
-    pub fn dtype(&self) -> ElementType {
-        match self {
-            Self::F32(_) => ElementType::F32,
-            Self::U8(_) => ElementType::U8,
-            Self::I32(_) => ElementType::I32,
-        }
-    }
-
-    /// Number of elements.
-    pub fn len(&self) -> usize {
-        match self {
-            Self::F32(v) => v.len(),
-            Self::U8(v) => v.len(),
-            Self::I32(v) => v.len(),
-        }
-    }
-
-    /// Whether there are no elements.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Size in bytes.
-    pub fn bytes(&self) -> usize {
-        self.len() * self.dtype().bytes()
-    }
-
-    /// Makes it `len` elements long, filling with zeros.
-    pub fn resize(&mut self, len: usize) {
-        match self {
-            Self::F32(v) => v.resize(len, 0.0),
-            Self::U8(v) => v.resize(len, 0),
-            Self::I32(v) => v.resize(len, 0),
-        }
-    }
-
-    /// Appends `source[range]`.
-    ///
-    /// # Panics
-    /// If element types differ or the range lies outside `source`.
-    pub fn extend_from(&mut self, source: &Self, range: std::ops::Range<usize>) {
-        match (self, source) {
-            (Self::F32(to), Self::F32(from)) => to.extend_from_slice(&from[range]),
-            (Self::U8(to), Self::U8(from)) => to.extend_from_slice(&from[range]),
-            (Self::I32(to), Self::I32(from)) => to.extend_from_slice(&from[range]),
-            (to, from) => panic!("cannot append {} to {}", from.dtype(), to.dtype()),
-        }
-    }
-
-    /// Copies `source[from..from + len]` to `self[to..to + len]`.
-    ///
-    /// # Panics
-    /// If element types differ or a range lies outside its array.
-    pub fn copy_from(&mut self, to: usize, source: &Self, from: usize, len: usize) {
-        match (self, source) {
-            (Self::F32(t), Self::F32(f)) => t[to..to + len].copy_from_slice(&f[from..from + len]),
-            (Self::U8(t), Self::U8(f)) => t[to..to + len].copy_from_slice(&f[from..from + len]),
-            (Self::I32(t), Self::I32(f)) => t[to..to + len].copy_from_slice(&f[from..from + len]),
-            (t, f) => panic!("cannot copy {} to {}", f.dtype(), t.dtype()),
-        }
-    }
-}
+pub use array::Array;
+pub use layout::UnrollLayout;
 
 /// T steps of E environment copies, acted with one version of the policy.
 #[derive(Debug, Clone, PartialEq)]
@@ -108,8 +36,11 @@ pub struct Unroll {
     pub length: usize,
     /// E: environment copies, hence columns.
     pub copies: usize,
-    /// `[T + 1, E, ...]`: what the policy saw; the last row is what it would see next.
+    /// `[T + 1, E, ...]`: what the environments showed; the last row is what the policy would see next.
     pub observations: Array,
+    /// `[K - 1, E, ...]`: what the policy saw of earlier frames with the first row, oldest first, where it sees K at once;
+    /// otherwise empty.
+    pub history: Array,
     /// `[T, E]` for a discrete action space, `[T, E, n]` otherwise; before a squashed policy squashes them.
     pub actions: Array,
     /// `[T, E]`: as the environment gave them.
@@ -120,7 +51,7 @@ pub struct Unroll {
     pub truncated: Vec<u8>,
     /// `[T, E]`: log-probability of the action under the policy that acted.
     pub behaviour_log_probs: Vec<f32>,
-    /// `[K, ...]`: last observations of the K episodes that were truncated and did not terminate, in the
+    /// `[F, ...]`: last observations of the F episodes that were truncated and did not terminate, in the
     /// time-major order of the steps that ended them.
     pub final_observations: Array,
     /// `[T, E, M]`, 0 or 1: which alternatives were legal, M being the alternatives of all choices together;
@@ -147,6 +78,10 @@ impl Unroll {
                 layout.observation.dtype(),
                 (layout.length + 1) * copies * layout.observation.len(),
             ),
+            history: Array::zeros(
+                layout.observation.dtype(),
+                (layout.frame_stack - 1) * copies * layout.observation.len(),
+            ),
             actions: Array::zeros(layout.action.dtype(), steps * layout.action.len()),
             rewards: vec![0.0; steps],
             terminated: vec![0; steps],
@@ -168,12 +103,32 @@ impl Unroll {
     /// Bytes of experience held, bookkeeping aside.
     pub fn bytes(&self) -> usize {
         self.observations.bytes()
+            + self.history.bytes()
             + self.actions.bytes()
             + self.final_observations.bytes()
             + self.steps() * (4 + 1 + 1 + 4)
             + self.action_masks.len()
             + self.core_states.len() * 4
             + self.episode_returns.len() * 8
+    }
+
+    /// Its observations, to be seen in stacks as `layout` says.
+    pub fn frames(&self, layout: &UnrollLayout) -> Frames<'_> {
+        Frames {
+            stack: layout.frame_stack,
+            columns: self.copies,
+            frame_len: layout.observation.len(),
+            history: &self.history,
+            observations: &self.observations,
+            terminated: &self.terminated,
+            truncated: &self.truncated,
+        }
+    }
+
+    /// Whether a message holds arrays that are to be decompressed, which takes a while.
+    pub fn is_compressed(message: &v1::Unroll) -> bool {
+        let arrays = [&message.observations, &message.history, &message.final_observations];
+        arrays.into_iter().flatten().any(|tensor| tensor.compression != v1::Compression::Unspecified as i32)
     }
 
     /// The message for the wire, to be completed by the uplink with `sequence` and `progress`.
@@ -187,21 +142,25 @@ impl Unroll {
         let observation = layout.observation.len().max(1);
         let mut final_shape = vec![(self.final_observations.len() / observation) as u32];
         final_shape.extend(layout.observation.shape().iter().map(|&d| d as u32));
+        let observed = |array, shape| encode_compressed(array, shape, layout.compression);
         v1::Unroll {
             sequence: 0,
             grant: self.grant,
             policy_version: self.policy_version,
-            observations: Some(encode(&self.observations, per_step(&layout.observation, t + 1))),
+            observations: Some(observed(&self.observations, per_step(&layout.observation, t + 1))),
             actions: Some(encode(&self.actions, per_step(&layout.action, t))),
             rewards: Some(encode_f32(&self.rewards, vec![t, e])),
             terminated: Some(encode_u8(&self.terminated, vec![t, e])),
             truncated: Some(encode_u8(&self.truncated, vec![t, e])),
             behaviour_log_probs: Some(encode_f32(&self.behaviour_log_probs, vec![t, e])),
-            final_observations: Some(encode(&self.final_observations, final_shape)),
+            final_observations: Some(observed(&self.final_observations, final_shape)),
             action_masks: (layout.mask_len > 0)
                 .then(|| encode_u8(&self.action_masks, vec![t, e, layout.mask_len as u32])),
             core_states: (layout.core_state_len > 0)
                 .then(|| encode_f32(&self.core_states, vec![e, layout.core_state_len as u32])),
+            history: (layout.frame_stack > 1).then(|| {
+                observed(&self.history, per_step(&layout.observation, layout.frame_stack as u32 - 1))
+            }),
             episode_returns: self.episode_returns.clone(),
             episode_lengths: self.episode_lengths.clone(),
             progress: None,
@@ -222,8 +181,14 @@ impl Unroll {
             shape
         };
         let observation = &layout.observation;
-        let observations =
-            decode("observations", message.observations, observation.dtype(), &per_step(observation, t + 1))?;
+        let observed = |field, tensor, shape: &[usize]| {
+            decode_compressed(field, tensor, observation.dtype(), shape, layout.compression)
+        };
+        let observations = observed("observations", message.observations, &per_step(observation, t + 1))?;
+        let history = match layout.frame_stack {
+            1 => Array::zeros(observation.dtype(), 0),
+            frames => observed("history", message.history, &per_step(observation, frames - 1))?,
+        };
         let actions =
             decode("actions", message.actions, layout.action.dtype(), &per_step(&layout.action, t))?;
         check_choices("actions", &actions, &layout.action)?;
@@ -235,8 +200,7 @@ impl Unroll {
         let cut = count_cut(&terminated, &truncated);
         let mut final_shape = vec![cut];
         final_shape.extend(observation.shape());
-        let final_observations =
-            decode("final_observations", message.final_observations, observation.dtype(), &final_shape)?;
+        let final_observations = observed("final_observations", message.final_observations, &final_shape)?;
         check_choices("final_observations", &final_observations, observation)?;
         let action_masks = match layout.mask_len {
             0 => vec![],
@@ -269,6 +233,7 @@ impl Unroll {
             length: t,
             copies: e,
             observations,
+            history,
             actions,
             rewards,
             terminated,
@@ -283,178 +248,19 @@ impl Unroll {
     }
 }
 
-/// What every unroll of a run looks like, whatever its number of columns.
-#[derive(Debug, Clone, PartialEq)]
-pub struct UnrollLayout {
-    /// T: environment steps of each copy.
-    pub length: usize,
-    /// Space of the observations.
-    pub observation: Space,
-    /// Space of the actions.
-    pub action: Space,
-    /// M: flags of a step that say which alternatives are legal; 0 where the environment masks none.
-    pub mask_len: usize,
-    /// S: numbers that the policy's core remembers of a copy; 0 for a policy without memory.
-    pub core_state_len: usize,
-}
-
-impl UnrollLayout {
-    /// The layout for unrolls of `length` steps in the environment described.
-    pub fn new(length: usize, spec: &EnvironmentSpec) -> Self {
-        let mask_len = if spec.masks_actions { spec.action.alternatives() } else { 0 };
-        Self { mask_len, ..Self::of_spaces(length, spec.observation.clone(), spec.action.clone()) }
-    }
-
-    /// The layout for unrolls of `length` steps between these spaces, without masks or memory.
-    pub fn of_spaces(length: usize, observation: Space, action: Space) -> Self {
-        Self { length, observation, action, mask_len: 0, core_state_len: 0 }
-    }
-
-    /// Bytes of experience of one column, final observations aside.
-    pub fn column_bytes(&self) -> usize {
-        let observation = self.observation.len() * self.observation.dtype().bytes();
-        let action = self.action.len() * self.action.dtype().bytes();
-        (self.length + 1) * observation
-            + self.length * (action + 4 + 1 + 1 + 4 + self.mask_len)
-            + self.core_state_len * 4
-    }
-}
-
-fn encode(array: &Array, shape: Vec<u32>) -> v1::Tensor {
-    match array {
-        Array::F32(values) => encode_f32(values, shape),
-        Array::U8(values) => encode_u8(values, shape),
-        Array::I32(values) => v1::Tensor {
-            dtype: v1::ElementType::I32.into(),
-            shape,
-            data: Bytes::copy_from_slice(bytemuck::cast_slice(values)),
-        },
-    }
-}
-
-fn encode_f32(values: &[f32], shape: Vec<u32>) -> v1::Tensor {
-    let data = Bytes::copy_from_slice(bytemuck::cast_slice(values));
-    v1::Tensor { dtype: v1::ElementType::F32.into(), shape, data }
-}
-
-fn encode_u8(values: &[u8], shape: Vec<u32>) -> v1::Tensor {
-    v1::Tensor { dtype: v1::ElementType::U8.into(), shape, data: Bytes::copy_from_slice(values) }
-}
-
-fn decode(
-    field: &str,
-    tensor: Option<v1::Tensor>,
-    dtype: ElementType,
-    shape: &[usize],
-) -> Result<Array, WireError> {
-    let tensor = tensor.ok_or_else(|| WireError::field(field, "missing"))?;
-    if v1::ElementType::try_from(tensor.dtype) != Ok(dtype.into()) {
-        let found = v1::ElementType::try_from(tensor.dtype).map_or("unknown", |d| d.as_str_name());
-        return Err(WireError::field(field, format!("element type is {found}, expected {dtype}")));
-    }
-    if tensor.shape.len() != shape.len() || tensor.shape.iter().zip(shape).any(|(&a, &b)| a as usize != b) {
-        return Err(WireError::field(field, format!("shape is {:?}, expected {shape:?}", tensor.shape)));
-    }
-    let expected = shape.iter().product::<usize>() * dtype.bytes();
-    if tensor.data.len() != expected {
-        return Err(WireError::field(field, format!("{} bytes, expected {expected}", tensor.data.len())));
-    }
-    Ok(match dtype {
-        ElementType::U8 => Array::U8(owned(tensor.data)),
-        ElementType::I32 => Array::I32(elements(&tensor.data)),
-        ElementType::F32 => {
-            let values: Vec<f32> = elements(&tensor.data);
-            finite(field, &values)?;
-            Array::F32(values)
-        }
-    })
-}
-
-/// Bytes taken over where nobody shares their memory, and copied where somebody does.
-fn owned(data: Bytes) -> Vec<u8> {
-    let owned = Vec::from(data);
-    // The last to go of a frame that held much else must not keep all of it.
-    if owned.capacity() / 2 > owned.len() { owned.as_slice().to_vec() } else { owned }
-}
-
-fn decode_f32(field: &str, tensor: Option<v1::Tensor>, shape: &[usize]) -> Result<Vec<f32>, WireError> {
-    match decode(field, tensor, ElementType::F32, shape)? {
-        Array::F32(values) => Ok(values),
-        other => Err(WireError::field(field, format!("element type is {}", other.dtype()))),
-    }
-}
-
-fn decode_flags(field: &str, tensor: Option<v1::Tensor>, shape: &[usize]) -> Result<Vec<u8>, WireError> {
-    match decode(field, tensor, ElementType::U8, shape)? {
-        // Without an early exit the pass vectorises.
-        Array::U8(values) if values.iter().fold(0, |all, &v| all | v) <= 1 => Ok(values),
-        _ => Err(WireError::field(field, "a flag is neither 0 nor 1")),
-    }
-}
-
-fn finite(field: &str, values: &[f32]) -> Result<(), WireError> {
-    if all_finite(values) {
-        return Ok(());
-    }
-    let index = values.iter().position(|v| !v.is_finite()).unwrap_or(0);
-    Err(WireError::field(field, format!("element {index} is {}, not a finite number", values[index])))
-}
-
-fn check_choices(field: &str, choices: &Array, space: &Space) -> Result<(), WireError> {
-    let out_of_range = |index: usize, choice: i32, n: u32| {
-        Err(WireError::field(field, format!("element {index} is {choice}, out of range 0..{n}")))
-    };
-    match (choices, space) {
-        (Array::I32(values), Space::Discrete { n }) => {
-            if all_below(values, *n) {
-                return Ok(());
-            }
-            match values.iter().position(|&a| a as u32 >= *n) {
-                Some(index) => out_of_range(index, values[index], *n),
-                None => Ok(()),
-            }
-        }
-        (Array::I32(values), Space::MultiDiscrete { nvec }) => {
-            match values.iter().zip(nvec.iter().cycle()).position(|(&a, &n)| a as u32 >= n) {
-                Some(index) => out_of_range(index, values[index], nvec[index % nvec.len()]),
-                None => Ok(()),
-            }
-        }
-        // A Gaussian policy acts beyond the box, and the environment clips: any finite number is in range.
-        _ => Ok(()),
-    }
-}
-
-/// Refuses masks that leave a choice no legal alternative, and actions that their own masks call illegal.
-fn check_masks(masks: &[u8], actions: &Array, space: &Space) -> Result<(), WireError> {
-    let Array::I32(actions) = actions else { return Ok(()) };
-    let mut rest = masks;
-    // Without masks there is nothing to look at; with them, there are as many as actions.
-    for (at, (&action, &alternatives)) in actions.iter().zip(space.choices().iter().cycle()).enumerate() {
-        if rest.is_empty() {
-            break;
-        }
-        let (flags, after) = rest.split_at(alternatives as usize);
-        if flags[action as usize] == 0 {
-            let problem = match flags.contains(&1) {
-                true => format!("action {action}, element {at} of the actions, is illegal by its own mask"),
-                false => format!("no alternative is legal for element {at} of the actions"),
-            };
-            return Err(WireError::field("action_masks", problem));
-        }
-        rest = after;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
+    use super::transit::owned;
     use super::*;
+    use crate::config::Compression;
+    use crate::space::ElementType;
 
     fn layout() -> UnrollLayout {
         let action = Space::Discrete { n: 2 };
         let layout = UnrollLayout::of_spaces(3, Space::boxed(&[-1.0; 2], &[1.0; 2]), action);
-        UnrollLayout { mask_len: 2, core_state_len: 3, ..layout }
+        UnrollLayout { mask_len: 2, core_state_len: 3, frame_stack: 3, ..layout }
     }
 
     fn sample() -> Unroll {
@@ -462,6 +268,7 @@ mod tests {
         unroll.grant = 7;
         unroll.policy_version = 41;
         unroll.observations = Array::F32((0..16).map(|i| i as f32 / 16.0).collect());
+        unroll.history = Array::F32((0..8).map(|i| i as f32).collect());
         unroll.actions = Array::I32(vec![0, 1, 1, 0, 1, 1]);
         unroll.rewards = vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
         unroll.terminated[1] = 1;
@@ -519,6 +326,11 @@ mod tests {
             "final_observations: shape",
         );
         refused(&|m| m.core_states = None, "core_states: missing");
+        refused(&|m| m.history = None, "history: missing");
+        refused(
+            &|m| m.history.as_mut().unwrap().shape[0] = 3,
+            "history: shape is [3, 2, 2], expected [2, 2, 2]",
+        );
         let masks = |m: &mut v1::Unroll, flags: &'static [u8]| {
             m.action_masks.as_mut().unwrap().data = Bytes::from_static(flags);
         };
@@ -542,9 +354,73 @@ mod tests {
         refused(&episodes, "1000 episodes, but 2 ended");
     }
 
+    /// Pictures in stacks, with a final observation, sent in the given way.
+    fn pictures(compression: Compression) -> (UnrollLayout, Unroll) {
+        let picture = Space::Box {
+            low: vec![0.0; 64],
+            high: vec![255.0; 64],
+            shape: vec![8, 8],
+            dtype: ElementType::U8,
+        };
+        let layout = UnrollLayout {
+            frame_stack: 4,
+            compression,
+            ..UnrollLayout::of_spaces(3, picture, Space::Discrete { n: 2 })
+        };
+        let mut unroll = Unroll::zeros(&layout, 2);
+        unroll.truncated[3] = 1;
+        unroll.observations = Array::U8((0..8 * 64).map(|i| (i / 100) as u8).collect());
+        unroll.history = Array::U8((0..6 * 64).map(|i| (i / 64) as u8).collect());
+        unroll.final_observations = Array::U8(vec![9; 64]);
+        (layout, unroll)
+    }
+
+    #[test]
+    fn compressed_observations_survive_the_wire_and_take_less_of_it() {
+        let size = |message: &v1::Unroll| prost::Message::encoded_len(message);
+        let (plain, unroll) = pictures(Compression::None);
+        let plain = unroll.to_wire(&plain);
+        assert!(!Unroll::is_compressed(&plain));
+        for compression in [Compression::Lz4, Compression::Zstd] {
+            let (layout, unroll) = pictures(compression);
+            let message = unroll.to_wire(&layout);
+            assert!(Unroll::is_compressed(&message));
+            assert!(size(&message) + 600 < size(&plain), "{} and {}", size(&message), size(&plain));
+            assert_eq!(Unroll::from_wire(message, &layout, 2).unwrap(), unroll);
+            // Nobody must compress.
+            assert_eq!(Unroll::from_wire(plain.clone(), &layout, 2).unwrap(), unroll);
+        }
+    }
+
+    #[test]
+    fn compression_that_the_run_does_not_use_or_of_another_size_is_refused() {
+        let refused = |layout: &UnrollLayout, message: v1::Unroll, expected: &str| {
+            let error = Unroll::from_wire(message, layout, 2).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error:?} does not say {expected:?}");
+        };
+        let ((lz4, unroll), (none, _)) = (pictures(Compression::Lz4), pictures(Compression::None));
+        let (zstd, _) = pictures(Compression::Zstd);
+        let message = unroll.to_wire(&lz4);
+        refused(&none, message.clone(), "observations: compressed as COMPRESSION_LZ4, expected none");
+        refused(&zstd, message.clone(), "observations: compressed as COMPRESSION_LZ4, expected zstd");
+        let mut unknown = message.clone();
+        unknown.observations.as_mut().unwrap().compression = 17;
+        refused(&lz4, unknown, "observations: compressed as in an unknown way");
+        for (layout, compression) in [(&lz4, Compression::Lz4), (&zstd, Compression::Zstd)] {
+            let mut bomb = unroll.to_wire(layout);
+            let tensor = bomb.history.as_mut().unwrap();
+            tensor.compression = v1::Compression::from(compression).into();
+            tensor.data = compression.compress(&vec![0; 1 << 20]).unwrap().into();
+            refused(layout, bomb, "history: ");
+        }
+        let mut rewards = unroll.to_wire(&lz4);
+        rewards.rewards.as_mut().unwrap().compression = v1::Compression::Lz4.into();
+        refused(&lz4, rewards, "rewards: compressed as COMPRESSION_LZ4, expected none");
+    }
+
     #[test]
     fn observations_that_are_no_alternatives_of_their_space_are_refused() {
-        let layout = UnrollLayout { observation: Space::Discrete { n: 3 }, ..layout() };
+        let layout = UnrollLayout { observation: Space::Discrete { n: 3 }, frame_stack: 1, ..layout() };
         let mut unroll = Unroll::zeros(&layout, 2);
         unroll.observations = Array::I32(vec![2; 8]);
         Unroll::from_wire(unroll.to_wire(&layout), &layout, 2).unwrap();

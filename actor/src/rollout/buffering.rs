@@ -34,7 +34,7 @@ struct Row {
 /// Environments may be made and stepped to find out: call it on a thread that may block.
 ///
 /// # Errors
-/// If the environment cannot be made, or fails.
+/// If the environment cannot be made.
 pub(crate) fn divide(
     config: &RunConfig,
     environment: &Source,
@@ -66,11 +66,14 @@ pub(crate) fn divide(
                 true if config.learner.max_policy_lag.0 == Some(0) => {
                     (true, format!("{id} steps in another process, and the run is in lockstep"))
                 }
-                true => {
-                    let failed = |message: String| ActorError::Worker { worker: 0, message };
-                    let row = time(config, vector, policy).map_err(failed)?;
-                    (row.environment >= row.inference, in_words(row))
-                }
+                // What fails here may do so in a worker again, which knows how to begin anew and what to count.
+                true => match time(config, vector, policy) {
+                    Ok(row) => (row.environment >= row.inference, in_words(row)),
+                    Err(failure) => {
+                        tracing::warn!("no double buffering: timing {id} failed: {failure}");
+                        return Ok(division);
+                    }
+                },
             }
         }
     };

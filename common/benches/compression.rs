@@ -58,7 +58,8 @@ fn frames() -> Vec<u8> {
         };
         paint(0, 14, SIDE, 2, 236);
         paint(0, 78, SIDE, 2, 236);
-        let bounce = |at: usize, room: usize| if at / room % 2 == 0 { at % room } else { room - at % room };
+        let bounce =
+            |at: usize, room: usize| if (at / room).is_multiple_of(2) { at % room } else { room - at % room };
         paint(6, 16 + bounce(7 * copy + 3 * row, 50), 2, 8, 148);
         paint(76, 16 + bounce(5 * copy + 2 * row, 50), 2, 8, 147);
         paint(10 + bounce(11 * copy + 2 * row, 60), 16 + bounce(3 * copy + row, 58), 1, 2, 236);

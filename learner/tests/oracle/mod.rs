@@ -116,21 +116,33 @@ pub(crate) fn policy_section() -> PolicySection {
     PolicySection { hidden: vec![8, 8].into(), ..PolicySection::default() }
 }
 
-/// The reference is in `f64`; ours is not.
+/// How far rounding may lead: the reference is in `f64`; ours is not.
+const ROUNDING: f64 = 2e-5;
+
 #[track_caller]
 pub(crate) fn assert_close(ours: impl Into<f64>, reference: f64, what: &str) {
+    assert_near(ours, reference, ROUNDING, what);
+}
+
+#[track_caller]
+pub(crate) fn assert_near(ours: impl Into<f64>, reference: f64, tolerance: f64, what: &str) {
     let ours = ours.into();
     assert!(
-        (ours - reference).abs() < 2e-5 * reference.abs().max(1.0),
+        (ours - reference).abs() < tolerance * reference.abs().max(1.0),
         "{what}: {ours}, expected {reference}"
     );
 }
 
 #[track_caller]
 pub(crate) fn assert_tensors_close(ours: &Tensor, reference: &Parameter, what: &str) {
+    assert_tensors_near(ours, reference, ROUNDING, what);
+}
+
+#[track_caller]
+pub(crate) fn assert_tensors_near(ours: &Tensor, reference: &Parameter, tolerance: f64, what: &str) {
     assert_eq!(ours.dims(), reference.shape, "{what}");
     for (ours, reference) in ours.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().zip(&reference.data)
     {
-        assert_close(*ours, *reference, what);
+        assert_near(*ours, *reference, tolerance, what);
     }
 }

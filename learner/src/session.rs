@@ -104,9 +104,11 @@ impl Session {
         loop {
             self.recorder.waiting(Instant::now());
             let Some(work) = self.intake.next_batch() else { return Ok(Ending::Stopped) };
+            let received = Instant::now();
             if let Some(started) = self.intake.started() {
                 self.recorder.begin(started);
             }
+            self.recorder.working(received);
             let ended = self.update(&work, &mut lags)?;
             if let Some(ending) = ended {
                 return Ok(ending);
@@ -130,7 +132,6 @@ impl Session {
     }
 
     fn update(&mut self, work: &Work, lags: &mut Vec<u64>) -> Result<Option<Ending>, TrainError> {
-        let begun = Instant::now();
         let acted_on = self.trainer.version();
         lags.clear();
         lags.extend(work.batch.policy_versions.iter().map(|acted| acted_on - acted));
@@ -156,7 +157,6 @@ impl Session {
             episodes: &work.episodes,
             metrics: report.metrics.as_slice(),
             skipped,
-            worked: begun.elapsed(),
         });
         let reached = self.recorder.mean_return_100().zip(self.goal).is_some_and(|(mean, goal)| mean >= goal);
         Ok(if reached {

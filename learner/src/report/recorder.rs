@@ -31,8 +31,6 @@ pub struct UpdateEvent<'a> {
     pub metrics: &'a [(&'static str, f32)],
     /// The update was not applied, its loss or gradient not being finite: steps, lags and metrics do not count.
     pub skipped: bool,
-    /// How long the update took, publication included.
-    pub worked: Duration,
 }
 
 /// When the mean return of the last 100 episodes first reached the threshold.
@@ -83,6 +81,15 @@ pub struct Window {
     pub worked: Duration,
 }
 
+/// What the trainer is at.
+#[derive(Debug, Clone, Copy)]
+enum Phase {
+    /// It has no batch to work on.
+    Waiting,
+    /// It trains on a batch, or publishes or copies what came of it.
+    Working,
+}
+
 /// Gathers what the trainer notes. Shared by the trainer, the reporter and whoever writes the summary.
 #[derive(Debug)]
 pub struct Recorder {
@@ -95,8 +102,8 @@ struct State {
     totals: Totals,
     threshold: Option<f64>,
     begun: Option<Instant>,
-    /// Since when the trainer has had no batch to work on, as far as no window has counted it.
-    waiting_since: Option<Instant>,
+    /// What the trainer does and since when, as far as no window has counted it.
+    phase: Option<(Phase, Instant)>,
     ended: Option<Instant>,
     /// Its `lags` and `metrics` stay empty until it is drained.
     window: Window,
@@ -117,35 +124,39 @@ impl Recorder {
         self.lock().threshold = threshold;
     }
 
-    /// Starts the clock of training at `at`, unless it runs already. The first update starts it at the latest.
+    /// Starts the clock of training at `at`, unless it runs already.
     pub fn begin(&self, at: Instant) {
         self.lock().begun.get_or_insert(at);
     }
 
     /// Stops the clock of training at `at`, unless it is stopped already.
     pub fn end(&self, at: Instant) {
-        self.lock().ended.get_or_insert(at);
+        let state = &mut *self.lock();
+        state.count_phase(at);
+        state.phase = None;
+        state.ended.get_or_insert(at);
     }
 
-    /// The trainer has had no batch to work on since `since`; the next update ends that.
+    /// From `since` on the trainer has no batch to work on.
     pub fn waiting(&self, since: Instant) {
-        self.lock().waiting_since = Some(since);
+        self.lock().enter(Phase::Waiting, since);
+    }
+
+    /// From `since` on the trainer works on a batch. The first one starts the clock of training at the latest.
+    pub fn working(&self, since: Instant) {
+        let state = &mut *self.lock();
+        state.enter(Phase::Working, since);
+        state.begun.get_or_insert(since);
     }
 
     /// Notes an update.
     pub fn update(&self, event: &UpdateEvent) {
         let now = Instant::now();
         let state = &mut *self.lock();
-        state.begun.get_or_insert_with(|| now.checked_sub(event.worked).unwrap_or(now));
         for &episode in event.episodes {
             state.totals.recent.push(episode);
         }
         state.totals.episodes += event.episodes.len() as u64;
-        if let Some(since) = state.waiting_since.take() {
-            let came = now.checked_sub(event.worked).unwrap_or(now);
-            state.window.waited += came.saturating_duration_since(since);
-        }
-        state.window.worked += event.worked;
         if event.skipped {
             state.totals.skipped_updates += 1;
         } else {
@@ -179,12 +190,8 @@ impl Recorder {
     /// What happened since the last call.
     pub fn take_window(&self) -> Window {
         let state = &mut *self.lock();
+        state.count_phase(Instant::now());
         let mut window = std::mem::take(&mut state.window);
-        if let Some(since) = &mut state.waiting_since {
-            let now = Instant::now();
-            window.waited += now.saturating_duration_since(*since);
-            *since = now.max(*since);
-        }
         let lags = std::mem::take(&mut state.lags);
         window.lags = lags.summary();
         state.totals.lags.merge(&lags);
@@ -218,6 +225,24 @@ impl Recorder {
 }
 
 impl State {
+    /// Counts what the trainer has been at until `at`, and notes what it is at from then on.
+    fn enter(&mut self, phase: Phase, at: Instant) {
+        self.count_phase(at);
+        self.phase = Some((phase, at));
+    }
+
+    /// Counts what the trainer has been at until `at`: a window need not wait for the end of it.
+    fn count_phase(&mut self, at: Instant) {
+        if let Some((phase, since)) = &mut self.phase {
+            let time = match phase {
+                Phase::Waiting => &mut self.window.waited,
+                Phase::Working => &mut self.window.worked,
+            };
+            *time += at.saturating_duration_since(*since);
+            *since = at.max(*since);
+        }
+    }
+
     fn apply(&mut self, event: &UpdateEvent) {
         self.totals.steps += event.steps;
         self.totals.updates = event.version;
@@ -273,7 +298,6 @@ mod tests {
                 lags: &[version - 1, 0],
                 steps_per_column: 20,
                 metrics: &[("policy_loss", version as f32), ("entropy", 0.5)],
-                worked: 3 * MS,
                 ..UpdateEvent::default()
             });
             if version == 1 {
@@ -282,7 +306,6 @@ mod tests {
         }
         let window = recorder.take_window();
         assert_eq!((window.steps, window.updates), (120, 3));
-        assert_eq!((window.waited, window.worked), (Duration::ZERO, 9 * MS));
         assert_eq!(window.metrics, [("policy_loss", 3.0), ("entropy", 0.5)]);
         assert_eq!(window.lags, LagSummary { mean: Some(1.0), p50: Some(0), p99: Some(3), max: Some(3) });
 
@@ -296,15 +319,21 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_is_counted_while_it_lasts_and_once() {
+    fn waits_and_work_are_counted_while_they_last_and_once() {
         let recorder = recorder();
-        let since = Instant::now().checked_sub(400 * MS).unwrap();
-        recorder.waiting(since);
-        let first = recorder.take_window().waited;
-        assert!(first >= 400 * MS, "{first:?}");
+        let now = Instant::now();
+        let ago = |time: Duration| now.checked_sub(time).unwrap();
+        recorder.waiting(ago(900 * MS));
+        recorder.working(ago(500 * MS));
+        let first = recorder.take_window();
+        assert_eq!(first.waited, 400 * MS);
+        assert!(first.worked >= 500 * MS, "an update under way is work: {:?}", first.worked);
         recorder.update(&UpdateEvent::default());
-        let rest = recorder.take_window().waited;
-        assert!(first + rest <= since.elapsed(), "{first:?} and {rest:?}");
+        recorder.waiting(Instant::now());
+        let (rest, since) = (recorder.take_window(), ago(900 * MS));
+        assert!(first.waited + first.worked + rest.waited + rest.worked <= since.elapsed());
+        recorder.end(Instant::now());
+        recorder.take_window();
         assert_eq!(recorder.take_window().waited, Duration::ZERO);
     }
 

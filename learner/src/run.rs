@@ -194,7 +194,8 @@ fn start(
     recorder: &Arc<Recorder>,
 ) -> Result<Training, LearnerError> {
     let goal = config.run.until_return.threshold(spec.solved_return);
-    recorder.set_threshold(goal);
+    // A run without a goal is still judged by what counts as solved.
+    recorder.set_solved_return(goal.or(spec.solved_return));
     run_dir.write_environment(spec)?;
     let mut trainer = Trainer::new(config, spec)?;
     if let Some(checkpoint) = resume {

@@ -61,6 +61,8 @@ pub struct Totals {
     pub lags: LagHistogram,
     /// When the task was solved, if it was.
     pub solved_at: Option<SolvedAt>,
+    /// The mean return of the last 100 episodes that counts as solved, if any does.
+    pub solved_return: Option<f64>,
 }
 
 /// What happened since the last time somebody asked.
@@ -100,7 +102,6 @@ pub struct Recorder {
 struct State {
     /// Without the current window's lags and without the seconds since `begun`.
     totals: Totals,
-    threshold: Option<f64>,
     begun: Option<Instant>,
     /// What the trainer does and since when, as far as no window has counted it.
     phase: Option<(Phase, Instant)>,
@@ -120,8 +121,8 @@ impl Recorder {
 
     /// Sets the mean return of the last 100 episodes that counts as solved. It is known when the first actor
     /// has told about its environment; a task already solved stays so.
-    pub fn set_threshold(&self, threshold: Option<f64>) {
-        self.lock().threshold = threshold;
+    pub fn set_solved_return(&self, solved_return: Option<f64>) {
+        self.lock().totals.solved_return = solved_return;
     }
 
     /// Starts the clock of training at `at`, unless it runs already.
@@ -260,8 +261,8 @@ impl State {
     }
 
     fn note_solved(&mut self, now: Instant) {
-        let reached = match (self.totals.recent.mean_return_100(), self.threshold) {
-            (Some(mean), Some(threshold)) => mean >= threshold,
+        let reached = match (self.totals.recent.mean_return_100(), self.totals.solved_return) {
+            (Some(mean), Some(solved_return)) => mean >= solved_return,
             _ => false,
         };
         if reached && self.totals.solved_at.is_none() {
@@ -379,7 +380,7 @@ mod tests {
     #[test]
     fn solved_is_latched_at_the_first_update_that_reaches_the_threshold() {
         let recorder = recorder();
-        recorder.set_threshold(Some(10.0));
+        recorder.set_solved_return(Some(10.0));
         let (good, bad) = ([(20.0, 1); 50], [(0.0, 1); 100]);
         let play = |version, episodes| {
             let event = UpdateEvent { version, steps: 100, episodes, ..UpdateEvent::default() };

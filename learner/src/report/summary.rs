@@ -35,7 +35,9 @@ pub struct Summary {
     pub episodes: u64,
     /// Mean return of the last 100 episodes; null if there were fewer.
     pub mean_return_100: Option<f64>,
-    /// Whether that mean reached the threshold at any time.
+    /// The mean that counts as solved: `run.until_return`, or else the environment's own; null if neither is a number.
+    pub solved_return: Option<f64>,
+    /// Whether that mean was reached at any time.
     pub solved: bool,
     /// Environment steps trained on when it first did.
     pub solved_at_step: Option<u64>,
@@ -65,6 +67,7 @@ impl Summary {
             steps_per_second: finite(totals.steps as f64 / totals.seconds).unwrap_or(0.0),
             episodes: totals.episodes,
             mean_return_100: totals.recent.mean_return_100().and_then(finite),
+            solved_return: totals.solved_return,
             solved: totals.solved_at.is_some(),
             solved_at_step: totals.solved_at.map(|at| at.steps),
             solved_at_seconds: totals.solved_at.map(|at| at.seconds),
@@ -79,9 +82,13 @@ impl Summary {
     pub fn in_words(&self) -> String {
         let Self { env, env_steps, updates, .. } = self;
         let outcome = match (self.solved_at_step, self.solved_at_seconds, self.stopped_by.as_str()) {
+            (Some(step), Some(seconds), "steps") => {
+                format!("solved {env} at step {step} after {seconds:.2} s, ended after {env_steps} steps")
+            }
             (Some(step), Some(seconds), _) => format!("solved {env} at step {step} after {seconds:.2} s"),
-            (_, _, "shutdown") => format!("{env} stopped after {env_steps} steps, not solved"),
+            (_, _, "shutdown") => format!("{env} stopped after {env_steps} steps"),
             (_, _, "error") => format!("{env} failed after {env_steps} steps"),
+            _ if self.solved_return.is_none() => format!("trained in {env} for {env_steps} steps"),
             _ => format!("{env} not solved within {env_steps} steps"),
         };
         let mean = match self.mean_return_100 {
@@ -120,6 +127,7 @@ mod tests {
             Totals { steps: 1000, updates: 10, episodes: 120, seconds: 4.0, ..Totals::default() };
         totals.lags.record(&[0, 1], 500);
         totals.solved_at = Some(SolvedAt { steps: 900, seconds: 3.5 });
+        totals.solved_return = Some(475.0);
         (0..100).for_each(|_| totals.recent.push((480.0, 480)));
         totals
     }
@@ -142,7 +150,7 @@ mod tests {
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
         let expected = serde_json::json!({
             "env": "CartPole-v1", "atari": null, "algorithm": "impala", "seed": 1, "env_steps": 1000, "updates": 10,
-            "wall_seconds": 4.0, "steps_per_second": 250.0, "episodes": 120, "mean_return_100": 480.0,
+            "wall_seconds": 4.0, "steps_per_second": 250.0, "episodes": 120, "mean_return_100": 480.0, "solved_return": 475.0,
             "solved": true, "solved_at_step": 900, "solved_at_seconds": 3.5,
             "accounting": {"produced": 1100, "trained": 1000, "dropped": {"run_ended": 100}, "in_flight": 0},
             "policy_lag": {"mean": 0.5, "p50": 0, "p99": 1, "max": 1},
@@ -154,7 +162,7 @@ mod tests {
     #[test]
     fn a_run_that_never_trained_has_nulls_for_numbers_that_it_lacks() {
         let value = serde_json::to_value(summary(&Totals::default())).unwrap();
-        for key in ["mean_return_100", "solved_at_step", "solved_at_seconds"] {
+        for key in ["mean_return_100", "solved_return", "solved_at_step", "solved_at_seconds"] {
             assert_eq!(value[key], serde_json::Value::Null, "{key}");
         }
         assert_eq!(value["policy_lag"]["p99"], serde_json::Value::Null);
@@ -170,9 +178,13 @@ mod tests {
             Summary::new(&RunConfig::default(), totals, Accounting::default(), reason).in_words()
         };
         assert_eq!(says(&totals, "solved"), format!("solved CartPole-v1 at step 900 after 3.50 s: {tail}"));
+        let went_on = format!("solved CartPole-v1 at step 900 after 3.50 s, ended after 1000 steps: {tail}");
+        assert_eq!(says(&totals, "steps"), went_on);
         totals.solved_at = None;
         assert_eq!(says(&totals, "steps"), format!("CartPole-v1 not solved within 1000 steps: {tail}"));
-        let stopped = "CartPole-v1 stopped after 0 steps, not solved: 0 episodes, 0 steps/s, 0 updates";
+        totals.solved_return = None;
+        assert_eq!(says(&totals, "steps"), format!("trained in CartPole-v1 for 1000 steps: {tail}"));
+        let stopped = "CartPole-v1 stopped after 0 steps: 0 episodes, 0 steps/s, 0 updates";
         assert_eq!(says(&Totals::default(), "shutdown"), stopped);
     }
 }

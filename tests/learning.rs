@@ -139,6 +139,16 @@ fn a2c_learns_to_balance() {
 }
 
 #[test]
+fn a3c_learns_to_balance() {
+    stands("a3c", 150_000);
+}
+
+#[test]
+fn impala_learns_to_balance() {
+    stands("impala", 150_000);
+}
+
+#[test]
 fn ppo_learns_to_balance() {
     stands("ppo", 60_000);
 }
@@ -151,6 +161,59 @@ fn appo_learns_to_balance() {
 #[test]
 fn trpo_learns_to_balance() {
     stands("trpo", 150_000);
+}
+
+/// Point-v0 with a Gaussian policy: a method that needs few steps when its updates are many and small.
+fn pushes(method: &str, steps: u64, more: &str) {
+    reaches(
+        -0.9,
+        &format!(
+            "run.steps = {steps}\nenvironment.id = \"Point-v0\"\nrollout.unroll_length = 16\n\
+             policy.hidden = [32, 32]\n{more}\n\
+             [learner]\nbatch_size = 16\n\
+             [algorithm]\nname = \"{method}\"\nreward_scale = 1.0\n"
+        ),
+    );
+}
+
+#[test]
+fn ppo_learns_where_to_push() {
+    pushes("ppo", 60_000, "");
+}
+
+#[test]
+fn trpo_learns_where_to_push() {
+    pushes("trpo", 100_000, "");
+}
+
+#[test]
+fn a2c_learns_where_to_push() {
+    pushes("a2c", 200_000, "");
+}
+
+#[test]
+fn impala_learns_where_to_push() {
+    pushes("impala", 200_000, "");
+}
+
+#[test]
+fn appo_learns_where_to_push() {
+    pushes("appo", 200_000, "");
+}
+
+#[test]
+fn ppo_learns_where_to_push_with_a_deviation_for_each_state() {
+    pushes("ppo", 100_000, "policy.log_std = \"state\"");
+}
+
+#[test]
+fn ppo_learns_where_to_push_with_noise_that_is_a_function_of_the_state() {
+    pushes("ppo", 100_000, "policy.exploration = \"gsde\"\npolicy.initial_log_std = -1.0");
+}
+
+#[test]
+fn ppo_learns_where_to_push_with_observations_and_values_normalised() {
+    pushes("ppo", 60_000, "policy.normalize_observations = true\npolicy.normalize_values = true");
 }
 
 /// SAC with networks as small as its tasks.
@@ -226,13 +289,20 @@ fn discrete_sac_learns_several_choices_of_which_some_are_illegal() {
     reaches(3.6, &small_sac("Gates-v0", 8_000, "algorithm.target_entropy_scale = 0.2"));
 }
 
-/// Recall-v0 with an LSTM. Chance is 0.5, which no policy without memory exceeds.
-fn remembers(method: &str, more: &str) {
+#[test]
+fn ppo_learns_several_choices_of_which_some_are_illegal() {
+    let task = "run.steps = 40_000\nenvironment.id = \"Gates-v0\"\nrollout.unroll_length = 16\nlearner.batch_size = 16\n\
+                algorithm.name = \"ppo\"\nalgorithm.reward_scale = 1.0";
+    reaches(3.6, task);
+}
+
+/// Recall-v0 with a memory. Chance is 0.5, which no policy without memory exceeds.
+fn remembers(core: &str, method: &str, more: &str) {
     reaches(
         0.9,
         &format!(
             "run.steps = 100_000\nenvironment.id = \"Recall-v0\"\nrollout.unroll_length = 16\n\
-             policy.core = \"lstm\"\npolicy.core_size = 16\npolicy.hidden = [16]\n\
+             policy.core = \"{core}\"\npolicy.core_size = 16\npolicy.hidden = [16]\n\
              [learner]\nbatch_size = 32\n\
              [optimizer]\nlearning_rate = 5e-3\nepsilon = 1e-5\n\
              [algorithm]\nname = \"{method}\"\nreward_scale = 1.0\n{more}"
@@ -242,17 +312,27 @@ fn remembers(method: &str, more: &str) {
 
 #[test]
 fn ppo_learns_to_remember() {
-    remembers("ppo", "epochs = 4\nminibatches = 4");
+    remembers("lstm", "ppo", "epochs = 4\nminibatches = 4");
 }
 
 #[test]
 fn appo_learns_to_remember() {
-    remembers("appo", "");
+    remembers("lstm", "appo", "");
 }
 
 #[test]
 fn trpo_learns_to_remember() {
-    remembers("trpo", "");
+    remembers("lstm", "trpo", "");
+}
+
+#[test]
+fn impala_learns_to_remember() {
+    remembers("lstm", "impala", "");
+}
+
+#[test]
+fn impala_learns_to_remember_with_a_gru() {
+    remembers("gru", "impala", "");
 }
 
 #[test]

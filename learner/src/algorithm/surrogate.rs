@@ -261,6 +261,7 @@ impl ClippedSurrogate {
         metrics.push("value_loss", weight * value_loss);
         metrics.push("entropy_loss", entropy_loss);
         metrics.push("entropy_cost", entropy_cost.into());
+        metrics.push("clip_range", clip_range.into());
         metrics.push("entropy", weight * entropy);
         Objective { loss, d_log_prob_entropy, d_values }
     }
@@ -306,7 +307,7 @@ impl Ratios {
         let (ratio, log) = (mean(&self.ratios), mean(&self.logs));
         let clipped = self.ratios.iter().filter(|ratio| (*ratio - 1.0).abs() > clip_range).count();
         metrics.push("mean_rho", ratio);
-        metrics.push("clipped_fraction", clipped as f64 / count);
+        metrics.push("clip_fraction", clipped as f64 / count);
         // Never negative, but for rounding.
         metrics.push("approx_kl", (ratio - 1.0 - log).max(0.0));
     }

@@ -48,7 +48,7 @@ Layout (arrays nested, C order):
       run_steps, env_steps   the run's length and how much of it is over: schedules depend on them
       orders            [update][pass]: the order in which steps are dealt; empty for methods of one pass
       updates[2]        what is reported: means over the minibatches of an update; approx_kl, mean_rho and
-                        clipped_fraction over those of the last pass
+                        clip_fraction over those of the last pass
       parameters_after  name -> {shape, data}, after the second update
 """
 
@@ -149,7 +149,7 @@ def explained_variance(values, targets):
 def distances(ratios, clip):
     return {
         "mean_rho": ratios.mean(),
-        "clipped_fraction": ((ratios - 1).abs() > clip).double().mean(),
+        "clip_fraction": ((ratios - 1).abs() > clip).double().mean(),
         "approx_kl": (ratios - 1 - ratios.log()).mean(),
     }
 

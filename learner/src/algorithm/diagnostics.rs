@@ -2,7 +2,7 @@
 
 use super::Metrics;
 
-/// Adds `mean_rho`, `clipped_fraction` (weights above `bound`) and `approx_kl` of the importance weights
+/// Adds `mean_rho`, `clip_fraction` (weights above `bound`) and `approx_kl` of the importance weights
 /// `rho = pi(a|x) / mu(a|x)`, given with their logarithms.
 ///
 /// `approx_kl` is the mean of `(rho - 1) - ln rho`, an unbiased estimate of `KL(mu, pi)` that is never negative
@@ -13,7 +13,7 @@ pub fn importance_weights(metrics: &mut Metrics, log_rhos: &[f32], rhos: &[f32],
     let mean_log_rho = log_rhos.iter().map(|&log_rho| f64::from(log_rho)).sum::<f64>() / count;
     let clipped = rhos.iter().filter(|&&rho| rho > bound).count() as f64;
     metrics.push("mean_rho", mean_rho);
-    metrics.push("clipped_fraction", clipped / count);
+    metrics.push("clip_fraction", clipped / count);
     metrics.push("approx_kl", mean_rho - 1.0 - mean_log_rho);
 }
 
@@ -32,6 +32,6 @@ mod tests {
         let divergence: f32 = (0..2).map(|action| mu[action] * (mu[action] / pi[action]).ln()).sum();
         assert!((metrics.get("approx_kl").unwrap() - divergence).abs() < 1e-6);
         assert!((metrics.get("mean_rho").unwrap() - 1.0).abs() < 1e-6);
-        assert_eq!(metrics.get("clipped_fraction"), Some(0.25));
+        assert_eq!(metrics.get("clip_fraction"), Some(0.25));
     }
 }

@@ -34,7 +34,7 @@
 //! | `mean_value` | mean value estimate |
 //! | `value_target_mean`, `value_target_deviation` | what values are normalised by (PopArt) |
 //! | `mean_rho` | mean importance weight, near 1 on-policy |
-//! | `clipped_fraction` | share of importance weights beyond their bound |
+//! | `clip_fraction` | share of importance weights beyond their bound |
 //! | `approx_kl` | estimate of KL(behaviour, target) in nats |
 //! | `epochs_run` | passes over the batch, of several; not whole where an update ended early |
 //! | `kl_stopped` | 1 where an update ended early because the policy had moved far enough, else 0 |

@@ -47,7 +47,7 @@ fn an_update_makes_a_new_version_and_reports_on_it() {
         "explained_variance",
         "mean_value",
         "mean_rho",
-        "clipped_fraction",
+        "clip_fraction",
         "approx_kl",
     ] {
         assert!(report.metrics.get(name).is_some(), "{name} is missing");

@@ -210,7 +210,7 @@ fn the_mean_is_the_sum_over_the_number_of_steps() {
     };
     let ((sum, in_sum), (mean, in_mean)) = (of(LossReduction::Sum), of(LossReduction::Mean));
     assert!((sum / batch.steps() as f64 - mean).abs() < 1e-6);
-    for name in ["entropy", "mean_value", "explained_variance", "mean_rho", "approx_kl", "clipped_fraction"] {
+    for name in ["entropy", "mean_value", "explained_variance", "mean_rho", "approx_kl", "clip_fraction"] {
         assert_eq!(in_sum.get(name), in_mean.get(name), "{name} depends on the reduction");
     }
 }
@@ -226,7 +226,7 @@ fn on_policy_the_two_policies_are_at_no_distance() {
     impala().loss(&target, &batch, START, &mut metrics).unwrap();
     assert_eq!(metrics.get("mean_rho"), Some(1.0));
     assert_eq!(metrics.get("approx_kl"), Some(0.0));
-    assert_eq!(metrics.get("clipped_fraction"), Some(0.0));
+    assert_eq!(metrics.get("clip_fraction"), Some(0.0));
 }
 
 #[test]

@@ -102,7 +102,7 @@ fn gradients_match_finite_differences_on_both_sides_of_the_clips() {
         let (mut losses, mut distances) = (Metrics::default(), Metrics::default());
         let (value, loss) =
             objective.loss(&target, &minibatch, &goals, START, &mut losses, &mut distances).unwrap();
-        let clipped = distances.get("clipped_fraction").unwrap();
+        let clipped = distances.get("clip_fraction").unwrap();
         assert!((0.2..0.8).contains(&clipped), "{clipped} of the ratios are clipped");
         let slow = slow_loss(&objective, &target, &batch, &goals);
         assert!((value - slow).abs() < 1e-5 * slow.abs().max(1.0), "{value} is not {slow}");

@@ -2,111 +2,25 @@
 //! harms nobody else.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "support/hand.rs"]
+mod hand;
 mod support;
 
 use std::time::Duration;
 
+use hand::{Hand, cartpole, connect, join_request, refusal, within};
 use impresario_common::composite::Composite;
 use impresario_common::config::Compression;
 use impresario_common::space::{EnvironmentSpec, Space};
-use impresario_common::unroll::{Unroll, UnrollLayout};
+use impresario_common::unroll::Unroll;
 use impresario_common::wire::v1::actor_message::Kind;
-use impresario_common::wire::v1::learner_client::LearnerClient;
-use impresario_common::wire::{PROTOCOL_VERSION, REFUSAL_METADATA, v1};
+use impresario_common::wire::{PROTOCOL_VERSION, v1};
 use support::{assert_balanced, start_actor, start_learner, summary};
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
+use tonic::Code;
 use tonic::transport::Channel;
-use tonic::{Code, Status, Streaming};
-
-fn cartpole() -> EnvironmentSpec {
-    let bound = [4.8, f32::INFINITY, 0.418_879_03, f32::INFINITY];
-    EnvironmentSpec::new("CartPole-v1", Space::boxed(&bound.map(|b| -b), &bound), Space::Discrete { n: 2 })
-        .with_max_episode_steps(500)
-        .with_solved_return(475.0)
-}
-
-fn join_request(environment: &EnvironmentSpec) -> v1::JoinRequest {
-    v1::JoinRequest {
-        protocol_version: PROTOCOL_VERSION,
-        description: "test".into(),
-        identity: None,
-        environment: Some(environment.into()),
-        workers: 1,
-        copies_per_worker: 4,
-    }
-}
-
-fn refusal(status: &Status) -> &str {
-    status.metadata().get(REFUSAL_METADATA).map_or("", |name| name.to_str().unwrap())
-}
-
-async fn connect(url: &str) -> LearnerClient<Channel> {
-    LearnerClient::connect(url.to_owned()).await.unwrap()
-}
-
-/// An actor by hand: its stream in both directions.
-struct Hand {
-    layout: UnrollLayout,
-    up: mpsc::Sender<v1::ActorMessage>,
-    down: Streaming<v1::LearnerMessage>,
-    identity: v1::Identity,
-}
-
-impl Hand {
-    async fn join(client: &mut LearnerClient<Channel>) -> Self {
-        let response = client.join(join_request(&cartpole())).await.unwrap().into_inner();
-        Self::open(client, response.identity.unwrap()).await
-    }
-
-    /// Opens a stream under an identity held.
-    async fn open(client: &mut LearnerClient<Channel>, identity: v1::Identity) -> Self {
-        let (up, outbox) = mpsc::channel(8);
-        let hello = v1::Hello { identity: Some(identity.clone()) };
-        up.send(v1::ActorMessage { kind: Some(Kind::Hello(hello)) }).await.unwrap();
-        let down = client.stream_unrolls(ReceiverStream::new(outbox)).await.unwrap().into_inner();
-        Self { layout: UnrollLayout::new(20, &cartpole()), up, down, identity }
-    }
-
-    /// A valid unroll, acted with version 0.
-    fn unroll(&self, sequence: u64) -> v1::Unroll {
-        let mut unroll = Unroll::zeros(&self.layout, 4);
-        unroll.behaviour_log_probs.fill(-0.7);
-        unroll.grant = sequence;
-        let mut message = unroll.to_wire(&self.layout);
-        message.sequence = sequence;
-        message.progress =
-            Some(v1::Progress { produced_steps: 80 * (sequence + 1), ..v1::Progress::default() });
-        message
-    }
-
-    async fn send(&self, unroll: v1::Unroll) {
-        self.up.send(v1::ActorMessage { kind: Some(Kind::Unroll(unroll)) }).await.unwrap();
-    }
-
-    /// Reads on until the learner ends the stream.
-    async fn refused(&mut self) -> Status {
-        loop {
-            match self.down.message().await {
-                Ok(Some(_)) => {}
-                Ok(None) => panic!("the stream ended without an error"),
-                Err(status) => return status,
-            }
-        }
-    }
-
-    /// Reads on until `sequence` is acknowledged.
-    async fn acknowledged(&mut self, sequence: u64) {
-        while self.down.message().await.unwrap().unwrap().acknowledged < sequence {}
-    }
-}
 
 /// What a test does to an unroll that was valid.
 type Breach = fn(&mut v1::Unroll);
-
-async fn within<F: Future>(future: F) -> F::Output {
-    tokio::time::timeout(support::DEADLINE, future).await.expect("it happens before the deadline")
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_does_not_fit_is_refused_at_the_door() {

@@ -141,6 +141,14 @@ pub fn summary(run_dir: &Path) -> Value {
     serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
+/// Environment steps that an actor says it has taken.
+pub fn produced(actor: &Ended) -> u64 {
+    let line = actor.stderr.lines().find(|line| line.contains("environment steps produced"));
+    let line = line.unwrap_or_else(|| panic!("no account of its life:\n{}", actor.stderr));
+    let steps = line.split_once("done: ").unwrap().1.split_once(' ').unwrap().0;
+    steps.parse().unwrap()
+}
+
 /// Steps dropped for all reasons together.
 pub fn dropped(summary: &Value) -> u64 {
     let reasons = summary["accounting"]["dropped"].as_object().expect("dropped steps by reason");

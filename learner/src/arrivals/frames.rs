@@ -166,7 +166,9 @@ mod tests {
 
     fn file() -> Vec<u8> {
         let mut bytes = MAGIC.to_vec();
-        (0..3).for_each(|number| drop(write(&mut bytes, &arrival(number)).unwrap()));
+        for number in 0..3 {
+            write(&mut bytes, &arrival(number)).unwrap();
+        }
         bytes
     }
 

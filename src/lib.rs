@@ -8,6 +8,7 @@
 //! * `train` starts a learner and its actors and trains until solved: `train`.
 //! * `eval` plays episodes with a trained policy: `eval`.
 //! * `plot` draws the learning curves of runs: `plot`.
+//! * `replay` makes a recorded run's weights again: `replay`.
 //! * `envs` lists environments: `envs`.
 //! * `check-env` examines an environment: `check_env`.
 //! * `learner` and `actor` are the two sides by themselves, the same as the binaries of these names.
@@ -19,6 +20,7 @@ mod evaluation;
 mod film;
 mod judgement;
 mod plot;
+mod replay;
 mod train;
 
 use std::process::ExitCode;
@@ -45,6 +47,8 @@ enum Command {
     Eval(eval::EvalCommand),
     /// Draw the learning curves of runs
     Plot(plot::PlotCommand),
+    /// Make a recorded run's weights again, from its records alone
+    Replay(replay::ReplayCommand),
     /// List the environments
     Envs,
     /// Examine whether an environment is fit for training
@@ -66,6 +70,7 @@ pub fn main_with(registry: Registry) -> ExitCode {
         Command::Train(command) => command.run(&registry),
         Command::Eval(command) => command.run(registry),
         Command::Plot(command) => command.run(&registry),
+        Command::Replay(command) => command.run(),
         Command::Envs => envs::run(&registry),
         Command::CheckEnv(command) => command.run(&registry),
         Command::Learner(command) => command.run(),

@@ -87,7 +87,7 @@ async fn act(hand: &mut Hand, unrolls: u64, departure: Departure) -> (u64, Depar
         let dropped_steps =
             if dropped > 0 { [("run_ended".to_owned(), dropped)].into() } else { Default::default() };
         let progress = v1::Progress { produced_steps: STEPS * sent, dropped_steps, worker_time: None };
-        let goodbye = v1::Goodbye { progress: Some(progress) };
+        let goodbye = v1::Goodbye { progress: Some(progress), ..v1::Goodbye::default() };
         let _ = hand.up.send(v1::ActorMessage { kind: Some(Kind::Goodbye(goodbye)) }).await;
         // The stream ends when the learner has heard it.
         while let Ok(Some(_)) = hand.down.message().await {}

@@ -119,7 +119,8 @@ fn eval_refuses_a_policy_that_was_trained_on_other_parts_of_observations() {
     let parts = Composite::dict([("cart", state.into()), ("pole", angle.into())]);
     let environment = EnvironmentSpec::new("CartPole-v1", parts, Space::Discrete { n: 2 });
     let trainer = Trainer::new(&RunConfig::default(), &environment).unwrap();
-    checkpoint::save(&folder.path().join("checkpoints"), &trainer.checkpoint(0).unwrap(), 1).unwrap();
+    let retention = checkpoint::Retention::of_run(&RunConfig::default());
+    checkpoint::save(&folder.path().join("checkpoints"), &trainer.checkpoint(0).unwrap(), retention).unwrap();
     let ended = run(&["eval", folder.path().to_str().unwrap()]);
     assert_ne!(ended.code(), 0);
     // The flat boxes are the same.

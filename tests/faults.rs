@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use proxy::Proxy;
 use support::{
-    Ended, Process, assert_balanced, children, processor_time, runs, signal, start, start_actor,
+    Process, assert_balanced, children, processor_time, produced, runs, signal, start, start_actor,
     start_learner, summary, trained, wait_until,
 };
 
@@ -19,14 +19,6 @@ const FAST_REPORTS: [&str; 2] = ["--set", "report.interval_seconds=0.1"];
 /// A run that ends by its steps alone, and tells of itself often.
 fn budget(steps: &str) -> Vec<&str> {
     [&["--until-return", "never", "--steps", steps][..], &FAST_REPORTS].concat()
-}
-
-/// Environment steps that an actor says it has taken.
-fn produced(actor: &Ended) -> u64 {
-    let line = actor.stderr.lines().find(|line| line.contains("environment steps produced"));
-    let line = line.unwrap_or_else(|| panic!("no account of its life:\n{}", actor.stderr));
-    let steps = line.split_once("done: ").unwrap().1.split_once(' ').unwrap().0;
-    steps.parse().unwrap()
 }
 
 #[test]

@@ -291,7 +291,11 @@ async fn who_comes_when_the_run_is_over_is_told_so() {
     let mut again = Hand::open(&mut client, hand.identity.clone()).await;
     assert!(within(again.down.message()).await.unwrap().unwrap().finished);
     let progress = Some(v1::Progress { produced_steps: 7, ..v1::Progress::default() });
-    again.up.send(v1::ActorMessage { kind: Some(Kind::Goodbye(v1::Goodbye { progress })) }).await.unwrap();
+    again
+        .up
+        .send(v1::ActorMessage { kind: Some(Kind::Goodbye(v1::Goodbye { progress, ..Default::default() })) })
+        .await
+        .unwrap();
     assert_eq!(learner.end().code(), 0);
     let outcome = summary(folder.path());
     assert_eq!(outcome["accounting"]["dropped"]["actor_lost"], 7);

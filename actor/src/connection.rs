@@ -21,6 +21,10 @@ const KEEPALIVE: Duration = Duration::from_secs(10);
 const STREAM_WINDOW: u32 = 2 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
 
+/// Longest pause between two attempts, up to twice as long with its jitter: a learner that is back is found within seconds,
+/// and hundreds of actors that look for it cost nothing.
+const MAX_PAUSE: Duration = Duration::from_secs(1);
+
 pub(crate) type Client = LearnerClient<Channel>;
 
 /// Where the learner is.
@@ -170,7 +174,7 @@ impl Patience {
             since: Instant::now(),
             pauses: ExponentialBuilder::default()
                 .with_min_delay(Duration::from_millis(100))
-                .with_max_delay(Duration::from_secs(10))
+                .with_max_delay(MAX_PAUSE)
                 .with_factor(2.0)
                 .without_max_times()
                 .with_jitter()
@@ -189,7 +193,7 @@ impl Patience {
             self.url,
             remaining.as_secs_f64().ceil()
         );
-        let pause = trouble.pauses.next().unwrap_or(Duration::from_secs(10));
+        let pause = trouble.pauses.next().unwrap_or(MAX_PAUSE);
         tokio::time::sleep(pause.min(remaining)).await;
         Ok(())
     }
@@ -242,7 +246,7 @@ mod tests {
             }
         };
         assert!((60.0..61.0).contains(&start.elapsed().as_secs_f64()), "{:?}", start.elapsed());
-        assert!((8..=14).contains(&attempts), "{attempts} attempts");
+        assert!((30..=66).contains(&attempts), "{attempts} attempts");
         assert!(error.to_string().contains("gave up after 60 s"), "{error}");
         patience.renew();
         patience.pause("gone again").await.unwrap();

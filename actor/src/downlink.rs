@@ -16,6 +16,7 @@ use tonic::Streaming;
 use crate::connection::{Address, CallError, Patience};
 use crate::error::ActorError;
 use crate::gate::Gate;
+use crate::grants::Permission;
 use crate::rollout::Crew;
 
 /// Largest encoding accepted.
@@ -29,6 +30,8 @@ const MAX_DECODE_DELAY: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub(crate) struct ActingPolicy {
     pub(crate) version: u64,
+    /// The life of the run that made the version.
+    pub(crate) life: u64,
     pub(crate) policy: Policy,
 }
 
@@ -48,13 +51,28 @@ impl LatestPolicy {
         self.closed.update(|_| ());
     }
 
-    /// Waits for a policy of `min_version` or newer; `None` when the actor is stopping.
-    pub(crate) fn wait_for(&self, min_version: u64, spent: &AtomicU64) -> Option<Arc<ActingPolicy>> {
-        let fresh = || self.latest.load_full().filter(|latest| latest.version >= min_version);
+    /// Waits for a policy that `permission` permits to act with; `None` when there will be none, because the actor is
+    /// stopping or `is_void` says so.
+    pub(crate) fn wait_for(
+        &self,
+        permission: Permission,
+        is_void: impl Fn() -> bool,
+        spent: &AtomicU64,
+    ) -> Option<Arc<ActingPolicy>> {
+        let Permission { min_version, life, .. } = permission;
+        // A version's number means another one in another life.
+        let fits = |latest: &Arc<ActingPolicy>| latest.version >= min_version && latest.life >= life;
+        let fresh = || self.latest.load_full().filter(fits);
         if let Some(policy) = fresh() {
             return Some(policy);
         }
-        self.closed.wait(spent, |&mut closed| if closed { Some(None) } else { fresh().map(Some) })
+        self.closed
+            .wait(spent, |&mut closed| if closed || is_void() { Some(None) } else { fresh().map(Some) })
+    }
+
+    /// Has whoever waits ask again whether its permission is void.
+    pub(crate) fn look_again(&self) {
+        self.closed.update(|_| ());
     }
 
     /// Lets nobody wait any more.
@@ -74,6 +92,7 @@ struct Assembler {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Header {
     version: u64,
+    life: u64,
     length: u64,
     crc32c: u32,
 }
@@ -84,7 +103,8 @@ impl Assembler {
     /// # Errors
     /// If the chunk is out of order, or the version is too large or damaged.
     fn add(&mut self, chunk: &v1::WeightsChunk) -> Result<bool, String> {
-        let header = Header { version: chunk.version, length: chunk.length, crc32c: chunk.crc32c };
+        let v1::WeightsChunk { version, life, length, crc32c, .. } = *chunk;
+        let header = Header { version, life, length, crc32c };
         match self.header {
             Some(current) if current != header => {
                 return Err(format!(
@@ -203,28 +223,30 @@ impl Downlink {
         let response = client.watch_weights(request).await;
         let mut chunks = response.map_err(|status| Interruption::Call(status.into()))?.into_inner();
         let mut incoming = Assembler::default();
-        // The newest complete encoding, its version, and since when there is one.
-        let mut complete: Option<(u64, Instant)> = None;
+        // The version of the newest complete encoding and its life, and since when there is one.
+        let mut complete: Option<(u64, u64, Instant)> = None;
         let mut encoding = vec![];
         loop {
             let more = match complete {
                 None => Some(next(&mut chunks).await?),
-                Some((_, since)) if since.elapsed() < MAX_DECODE_DELAY => next_if_ready(&mut chunks).await?,
+                Some((_, _, since)) if since.elapsed() < MAX_DECODE_DELAY => {
+                    next_if_ready(&mut chunks).await?
+                }
                 Some(_) => None,
             };
             if let Some(chunk) = more {
                 if incoming.add(&chunk).map_err(Interruption::Damaged)? {
                     std::mem::swap(&mut incoming.bytes, &mut encoding);
-                    let since = complete.map_or_else(Instant::now, |(_, since)| since);
-                    complete = Some((chunk.version, since));
+                    let since = complete.map_or_else(Instant::now, |(_, _, since)| since);
+                    complete = Some((chunk.version, chunk.life, since));
                 }
-            } else if let Some((version, _)) = complete.take() {
-                self.decode(version, &encoding)?;
+            } else if let Some((version, life, _)) = complete.take() {
+                self.decode(version, life, &encoding)?;
             }
         }
     }
 
-    fn decode(&mut self, version: u64, encoding: &[u8]) -> Result<(), Interruption> {
+    fn decode(&mut self, version: u64, life: u64, encoding: &[u8]) -> Result<(), Interruption> {
         let snapshot = Snapshot::decode(encoding).map_err(Interruption::Policy)?;
         if snapshot.version != version {
             let inside = snapshot.version;
@@ -232,7 +254,7 @@ impl Downlink {
         }
         let policy = Policy::new(&self.spec, &snapshot.weights).map_err(Interruption::Policy)?;
         tracing::debug!(version, bytes = encoding.len(), "new weights");
-        self.crew.latest.publish(ActingPolicy { version, policy });
+        self.crew.latest.publish(ActingPolicy { version, life, policy });
         self.patience.renew();
         Ok(())
     }
@@ -270,6 +292,7 @@ mod tests {
             crc32c,
             offset: (i * size) as u64,
             data: data.to_vec().into(),
+            life: 0,
         };
         data.chunks(size).enumerate().map(chunk).collect()
     }
@@ -302,7 +325,7 @@ mod tests {
                 let value = if name.ends_with("bias") { version as f32 } else { 0.0 };
                 *tensor = Tensor::full(value, tensor.dims(), &Device::Cpu).unwrap();
             }
-            ActingPolicy { version, policy: Policy::new(&spec, &weights).unwrap() }
+            ActingPolicy { version, life: 0, policy: Policy::new(&spec, &weights).unwrap() }
         };
         const LAST: u64 = 2000;
         let latest = LatestPolicy::default();
@@ -311,7 +334,8 @@ mod tests {
                 scope.spawn(|| {
                     let (mut newest, spent) = (0, AtomicU64::new(0));
                     while newest < LAST {
-                        let acting = latest.wait_for(newest.max(1), &spent).expect("nobody closes it");
+                        let permission = Permission { grant: 0, min_version: newest.max(1), life: 0 };
+                        let acting = latest.wait_for(permission, || false, &spent).expect("nobody closes it");
                         assert!(acting.version >= newest, "versions do not run backwards");
                         newest = acting.version;
                         let seen = Tensor::zeros((1, 2), candle_core::DType::F32, &Device::Cpu).unwrap();

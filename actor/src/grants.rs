@@ -23,6 +23,8 @@ pub(crate) struct Permission {
     pub(crate) grant: u64,
     /// The unroll must be acted with this version of the policy or a newer one.
     pub(crate) min_version: u64,
+    /// The life of the run that gave it.
+    pub(crate) life: u64,
 }
 
 /// Grants received and not yet used.
@@ -40,6 +42,10 @@ struct State {
     workers: usize,
     /// The worker that the next index goes to.
     turn: usize,
+    /// Index after the last one received.
+    next: u64,
+    /// The life of the run that gives them.
+    life: u64,
     closed: bool,
 }
 
@@ -94,7 +100,32 @@ impl State {
 impl Grants {
     pub(crate) fn new(workers: usize) -> Self {
         let (waiting, received) = (VecDeque::new(), BTreeMap::new());
-        Self { gate: Gate::new(State { waiting, received, workers, turn: 0, closed: false }) }
+        let state = State { waiting, received, workers, turn: 0, next: 0, life: 0, closed: false };
+        Self { gate: Gate::new(state) }
+    }
+
+    /// The first grant shall go to worker `turn`; before there is any.
+    pub(crate) fn begin_at_turn(&self, turn: usize) {
+        self.gate.update(|state| state.turn = turn % state.workers);
+    }
+
+    /// Index after the last grant received, in whatever life of the run.
+    pub(crate) fn next(&self) -> u64 {
+        self.gate.read(|state| state.next)
+    }
+
+    /// The life of the run that gives grants.
+    pub(crate) fn life(&self) -> u64 {
+        self.gate.read(|state| state.life)
+    }
+
+    /// The learner was restarted, and the run is in another life: what the one before granted is void.
+    pub(crate) fn begin_life(&self, life: u64) {
+        self.gate.update(|state| {
+            state.life = life;
+            state.waiting.clear();
+            state.received.clear();
+        });
     }
 
     /// Takes in what the learner sent. An index that came before is not used twice.
@@ -110,6 +141,7 @@ impl Grants {
             return Ok(());
         }
         self.gate.update(|state| {
+            state.next = state.next.max(upto);
             for (from, upto) in state.unseen(from, upto) {
                 state.queue(from, upto, min_version);
             }
@@ -126,9 +158,9 @@ impl Grants {
             if state.closed {
                 return Some(None);
             }
-            let workers = state.workers as u64;
+            let (workers, life) = (state.workers as u64, state.life);
             let own = state.waiting.iter_mut().find(|range| range.next[worker] < range.upto)?;
-            let permission = Permission { grant: own.next[worker], min_version: own.min_version };
+            let permission = Permission { grant: own.next[worker], min_version: own.min_version, life };
             own.next[worker] = own.next[worker].saturating_add(workers);
             while state.waiting.front().is_some_and(|range| range.next.iter().all(|&n| n >= range.upto)) {
                 state.waiting.pop_front();
@@ -176,11 +208,26 @@ mod tests {
     fn a_grant_that_is_sent_again_is_used_once() {
         let grants = Grants::new(1);
         grants.add(&grant(0, 2, 1)).unwrap();
-        assert_eq!(taken(&grants, 0), Permission { grant: 0, min_version: 1 });
+        assert_eq!(taken(&grants, 0), Permission { grant: 0, min_version: 1, life: 0 });
         grants.add(&grant(0, 3, 2)).unwrap();
-        assert_eq!(taken(&grants, 0), Permission { grant: 1, min_version: 1 });
-        assert_eq!(taken(&grants, 0), Permission { grant: 2, min_version: 2 });
+        assert_eq!(taken(&grants, 0), Permission { grant: 1, min_version: 1, life: 0 });
+        assert_eq!(taken(&grants, 0), Permission { grant: 2, min_version: 2, life: 0 });
         assert!(all(&grants, 0).is_empty());
+    }
+
+    #[test]
+    fn what_a_former_life_granted_is_void_and_the_next_one_may_grant_anew() {
+        let grants = Grants::new(1);
+        grants.add(&grant(0, 4, 1)).unwrap();
+        grants.begin_life(2);
+        assert!(all(&grants, 0).is_empty());
+        assert_eq!((grants.next(), grants.life()), (4, 2));
+        grants.add(&grant(4, 5, 1)).unwrap();
+        assert_eq!(taken(&grants, 0), Permission { grant: 4, min_version: 1, life: 2 });
+        // A learner without a bound grants the same everything again.
+        grants.begin_life(3);
+        grants.add(&grant(0, u64::MAX, 0)).unwrap();
+        assert_eq!(taken(&grants, 0).grant, 0);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::env::registry::Registry;
 use crate::env::source::{Environments, Source, SourceError};
 use crate::error::ActorError;
 use crate::options::{ActorOptions, Division};
-use crate::rollout::{self, Crew, Plan, Streams, buffering};
+use crate::rollout::{self, Crew, Former, Plan, Streams, buffering};
 use crate::uplink::{Uplink, UplinkEnd};
 
 /// What an actor did, all its incarnations together.
@@ -133,6 +133,8 @@ impl Stage {
 struct Admission {
     /// The connection that it was given on.
     client: Client,
+    /// The life of the run that it was given in.
+    life: u64,
     /// What to say when joining again.
     join: v1::JoinRequest,
     identity: v1::Identity,
@@ -142,7 +144,9 @@ struct Admission {
 
 impl Admission {
     fn crew(&self) -> Arc<Crew> {
-        Arc::new(Crew::new(self.plan.division.workers, self.config.rollout.uplink_bytes))
+        let crew = Crew::new(self.plan.division.workers, self.config.rollout.uplink_bytes);
+        crew.grants.begin_life(self.life);
+        Arc::new(crew)
     }
 }
 
@@ -240,6 +244,8 @@ async fn try_admit(
         division.workers,
         config.rollout.unroll_length,
     );
+    let resume = (!joined.rollout.is_empty())
+        .then(|| Former { rollout: joined.rollout.into(), grant: joined.rollout_grant });
     let streams = Streams { seed: config.run.seed, actor: identity.actor, incarnation: identity.incarnation };
     let plan = Plan {
         environment: environment.clone(),
@@ -248,8 +254,10 @@ async fn try_admit(
         division,
         streams,
         max_failures: config.environment.max_failures,
+        resume,
+        positions_kept: rollout::positions_kept(&config, division.copies),
     };
-    Ok(Admission { client, join, identity, config, plan })
+    Ok(Admission { client, life: joined.life, join, identity, config, plan })
 }
 
 fn parse_config(json: &str) -> Result<RunConfig, ActorError> {
@@ -269,6 +277,7 @@ fn join_request(spec: &EnvironmentSpec, division: Division) -> v1::JoinRequest {
         environment: Some(spec.into()),
         workers: division.workers as u32,
         copies_per_worker: division.copies as u32,
+        standing: None,
     }
 }
 

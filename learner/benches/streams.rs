@@ -37,6 +37,7 @@ use impresario_common::wire::{MAX_FRAME_BYTES, MAX_MESSAGE_BYTES, PROTOCOL_VERSI
 use impresario_learner::accounting::Accounting;
 use impresario_learner::broadcast::Broadcast;
 use impresario_learner::intake::{ActorKey, Intake, StreamKey};
+use impresario_learner::lives::RunRecord;
 use impresario_learner::roster::Roster;
 use impresario_learner::run::serve;
 use impresario_learner::service::LearnerService;
@@ -152,7 +153,7 @@ impl Learner {
         config.learner.batch_size = size.copies();
         config.learner.max_policy_lag = PolicyLagBound(None);
         let intake = Arc::new(Intake::new(&config, 0, Accounting::default()));
-        let roster = Arc::new(Roster::new("benchmark".into(), &config, None, intake.clone()).unwrap());
+        let roster = Arc::new(Roster::new(RunRecord::new(), &config, None, intake.clone()).unwrap());
         let broadcast = Arc::new(Broadcast::default());
         let service = LearnerService::new(roster, intake.clone(), broadcast.clone());
         let server = impresario_learner::command::runtime().unwrap();

@@ -18,17 +18,6 @@ pub struct Accounting {
     pub in_flight: u64,
 }
 
-impl Accounting {
-    /// The books as a learner takes them over that resumes from them: nothing is in flight any more.
-    pub fn resumed(mut self) -> Self {
-        let lost = std::mem::take(&mut self.in_flight);
-        if lost > 0 {
-            *self.dropped.entry(DropReason::LearnerRestart.as_str().into()).or_default() += lost;
-        }
-        self
-    }
-}
-
 /// Why steps were dropped on the learner's side. Actors name reasons of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DropReason {
@@ -36,7 +25,8 @@ pub enum DropReason {
     ActorLost,
     /// Their grant had been given to others, and training on them would break the lag bound.
     GrantRevoked,
-    /// They were under way when the checkpoint was written that a later learner resumed from.
+    /// A learner had acknowledged them that died before they were in a checkpoint as trained, or they were acted with weights
+    /// that died with it.
     LearnerRestart,
     /// The run ended while they waited.
     RunEnded,

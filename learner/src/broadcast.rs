@@ -31,13 +31,13 @@ impl Published {
     pub fn chunks(&self, broadcast: &Broadcast) -> Result<&[WeightsChunk], String> {
         let chunks = self.chunks.get_or_init(|| {
             broadcast.encodings.fetch_add(1, Ordering::Relaxed);
-            encode(&self.snapshot).map_err(|e| e.to_string())
+            encode(&self.snapshot, broadcast.life).map_err(|e| e.to_string())
         });
         chunks.as_deref().map_err(Clone::clone)
     }
 }
 
-fn encode(snapshot: &Snapshot) -> Result<Vec<WeightsChunk>, PolicyError> {
+fn encode(snapshot: &Snapshot, life: u64) -> Result<Vec<WeightsChunk>, PolicyError> {
     let encoding = Bytes::from(snapshot.encode()?);
     let crc32c = crc32c::crc32c(&encoding);
     let chunk = |offset: usize| WeightsChunk {
@@ -46,6 +46,7 @@ fn encode(snapshot: &Snapshot) -> Result<Vec<WeightsChunk>, PolicyError> {
         crc32c,
         offset: offset as u64,
         data: encoding.slice(offset..encoding.len().min(offset + CHUNK_BYTES)),
+        life,
     };
     Ok((0..encoding.len()).step_by(CHUNK_BYTES).map(chunk).collect())
 }
@@ -56,15 +57,23 @@ pub struct Broadcast {
     newest: watch::Sender<Option<Arc<Published>>>,
     encodings: AtomicU64,
     bytes_sent: AtomicU64,
+    /// The life of the run that the versions are of.
+    life: u64,
 }
 
 impl Default for Broadcast {
     fn default() -> Self {
-        Self { newest: watch::Sender::new(None), encodings: AtomicU64::new(0), bytes_sent: AtomicU64::new(0) }
+        Self::of_life(0)
     }
 }
 
 impl Broadcast {
+    /// For the versions that a life of the run makes.
+    pub fn of_life(life: u64) -> Self {
+        let (encodings, bytes_sent) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { newest: watch::Sender::new(None), encodings, bytes_sent, life }
+    }
+
     /// Makes `snapshot` the newest version.
     pub fn publish(&self, snapshot: Snapshot) {
         let published = Published { snapshot, chunks: OnceLock::new() };

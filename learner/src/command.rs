@@ -10,6 +10,7 @@ use impresario_common::{kernels, process, signals};
 use tokio::net::TcpListener;
 
 use crate::checkpoint::{self, Checkpoint};
+use crate::lives::{Life, RunRecord};
 use crate::report::{Progress, RunDir, Summary};
 use crate::{LearnerOptions, run};
 
@@ -67,16 +68,17 @@ pub fn prepare(config: RunConfig, flags: &RunFlags, log: LogFlags) -> anyhow::Re
     let threads = config.learner.threads_in_force();
     process::limit_threads(threads);
     kernels::set_threads(threads);
-    let (run_dir, resume) = run_dir(flags, &config)?;
     let progress = if log.log_format == LogFormat::Pretty { Progress::on_terminal() } else { None };
     match &progress {
         Some(progress) => telemetry::init_with_writer(log, progress.writer())?,
         None => telemetry::init(log)?,
     }
+    let (run_dir, resume) = run_dir(flags, &config)?;
     Ok(LearnerOptions { config, run_dir, resume, progress })
 }
 
-/// The run's directory, new or as it is, and what the run goes on from.
+/// The run's directory, new or as it is, and what the run goes on from: nothing but its name, if it was stopped before its
+/// first checkpoint.
 fn run_dir(flags: &RunFlags, config: &RunConfig) -> anyhow::Result<(RunDir, Option<Checkpoint>)> {
     let usage = |e: &dyn std::fmt::Display| process::Usage(e.to_string());
     let path = flags.run_dir.as_deref();
@@ -84,12 +86,44 @@ fn run_dir(flags: &RunFlags, config: &RunConfig) -> anyhow::Result<(RunDir, Opti
         return Ok((RunDir::create(path, config).map_err(|e| usage(&e))?, None));
     };
     let run_dir = RunDir::open(path).map_err(|e| usage(&e))?;
-    let Some((_, checkpoint)) = checkpoint::latest(&run_dir.checkpoints())? else {
-        let missing = format!("{} holds no valid checkpoint to resume from: start anew", path.display());
-        return Err(process::Usage(missing).into());
-    };
+    let former = run_dir.read_config().map_err(|e| usage(&e))?;
+    let folder = run_dir.checkpoints();
+    let checkpoint = checkpoint::latest(&folder)?;
+    match &checkpoint {
+        Some((file, checkpoint)) => tracing::info!(
+            env_steps = checkpoint.env_steps,
+            policy_version = checkpoint.policy_version,
+            "going on from {}",
+            file.display()
+        ),
+        None if checkpoint::paths(&folder)?.is_empty() => {
+            tracing::warn!("{} holds no checkpoint yet: the run begins again", path.display());
+        }
+        None => {
+            let damaged = format!(
+                "{} holds no checkpoint that is whole; the log says what is wrong with each",
+                folder.display()
+            );
+            return Err(process::Usage(damaged).into());
+        }
+    }
+    let checkpoint = checkpoint.map(|(_, checkpoint)| checkpoint);
+    let mut record = RunRecord::read(path).map_err(|e| usage(&e))?.unwrap_or_default();
+    record.lives.push(Life {
+        policy_version: checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.policy_version),
+        takes_actors_over: concerns_actors_alike(&former, config),
+    });
+    record.write(path)?;
     run_dir.write_config(config)?;
-    Ok((run_dir, Some(checkpoint)))
+    Ok((run_dir, checkpoint))
+}
+
+/// Whether actors that were told the one configuration may go on under the other.
+fn concerns_actors_alike(former: &RunConfig, now: &RunConfig) -> bool {
+    let concern = |config: &RunConfig| {
+        (config.run.seed, config.environment.clone(), config.rollout.clone(), config.policy.clone())
+    };
+    concern(former) == concern(now)
 }
 
 /// The runtime for a learner's streams; arithmetic has threads of its own.

@@ -8,7 +8,7 @@
 mod account;
 mod books;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,10 +21,15 @@ use impresario_common::unroll::{Unroll, UnrollLayout};
 use impresario_common::wire::{MAX_MESSAGE_BYTES, v1};
 
 use crate::accounting::{Accounting, DropReason};
+use crate::arrivals::{ArrivalLog, Part};
 use crate::batch::Batch;
 use crate::pacing::{ActorId, Grant, Pacing};
+use crate::roster::Rollout;
 use account::{Account, add_time};
 use books::Books;
+
+pub use account::Standing;
+pub use books::SavedBooks;
 
 /// Silence of an actor without a stream after which its grants go to others. Its stream has ended, so it has
 /// probably died; if it is back in time, it goes on as if nothing had happened.
@@ -117,6 +122,8 @@ pub struct Work {
     pub batch: Batch,
     /// Return and length of each episode that ended inside.
     pub episodes: Vec<(f32, u32)>,
+    /// Which columns of which arrivals it was made of.
+    pub parts: Vec<Part>,
 }
 
 /// What the intake looks like from outside, for reports.
@@ -158,29 +165,32 @@ impl Intake {
     /// An empty intake for a run that starts, or goes on, from policy version `version` with the books
     /// `accounting`, in which nothing is in flight.
     pub fn new(config: &RunConfig, version: u64, accounting: Accounting) -> Self {
+        Self::resumed(config, vec![version], SavedBooks::closed(&accounting), None)
+    }
+
+    /// The intake of a learner that goes on from `saved`. `lives` has the policy version that each life of the run began
+    /// from, the present one's last; of `layout`, the actors' unrolls, everything is known if the former life's actors may come
+    /// back. What the former life had acknowledged and not trained on is lost with it.
+    pub fn resumed(
+        config: &RunConfig,
+        lives: Vec<u64>,
+        saved: SavedBooks,
+        layout: Option<UnrollLayout>,
+    ) -> Self {
         let learner = &config.learner;
+        let pacing = Pacing::new(
+            learner.max_policy_lag.0,
+            learner.batch_size,
+            learner.wait_for_actors,
+            lives.last().copied().unwrap_or(0),
+        );
+        let mut books = Books::resumed(pacing, lives, saved, learner.queue_bytes);
+        match layout {
+            Some(layout) => books.set_layout(&layout),
+            None => books.disinherit(),
+        }
         Self {
-            state: Mutex::new(Books {
-                pacing: Pacing::new(
-                    learner.max_policy_lag.0,
-                    learner.batch_size,
-                    learner.wait_for_actors,
-                    version,
-                ),
-                layout: None,
-                accounts: BTreeMap::new(),
-                queue: BTreeMap::new(),
-                queue_bytes: 0,
-                training: 0,
-                trained: accounting.trained,
-                dropped: accounting.dropped,
-                closed_produced: accounting.produced,
-                closed_worker_time: v1::WorkerTime::default(),
-                bytes_admitted: 0,
-                started: None,
-                last_sweep: Instant::now(),
-                finished: false,
-            }),
+            state: Mutex::new(books),
             batch_ready: Condvar::new(),
             room: Notify::new(),
             departure: Notify::new(),
@@ -227,45 +237,73 @@ impl Intake {
     ) -> CancellationToken {
         let mut state = self.state.lock();
         if state.layout.is_none() {
-            state.layout = Some(Arc::new(layout.clone()));
-            // What is granted must find room when it comes, whatever the lag bound permits.
-            let limit = self.queue_bytes / (layout.column_bytes() as u64).max(1);
-            state.pacing.limit_columns(usize::try_from(limit).unwrap_or(usize::MAX));
+            state.set_layout(layout);
         }
         state.close(key.actor);
-        let closed = CancellationToken::new();
-        state.accounts.insert(
-            key.actor,
-            Account {
-                incarnation: key.incarnation,
-                columns,
-                workers,
-                connected: false,
-                last_heard: Instant::now(),
-                next_sequence: 0,
-                received: 0,
-                progress: v1::Progress::default(),
-                stream: 0,
-                bell: Arc::default(),
-                replaced: closed.child_token(),
-                closed: closed.clone(),
-            },
-        );
-        state.pacing.join(key.actor, workers, columns);
+        let account = Account::open(key, workers, columns);
+        let closed = account.closed.clone();
+        state.accounts.insert(key.actor, account);
+        state.pacing.join(key.actor, workers, columns, 0);
         self.deliver_mail(&mut state);
         closed
     }
 
-    /// `key` begins anew after a break: the sequence number of the first unroll not admitted from it, if it has
-    /// an account. Its former stream acts for it no more, so that the number stays true.
-    pub fn resume(&self, key: ActorKey) -> Option<u64> {
+    /// The accounts that the former life of the run has left, and what is set when each closes.
+    pub fn inherited(&self) -> Vec<(ActorKey, CancellationToken)> {
+        let state = self.state.lock();
+        let inherited = state.accounts.iter().filter(|(_, account)| account.inherited);
+        let key = |actor: &ActorId, incarnation| ActorKey { actor: *actor, incarnation };
+        inherited.map(|(actor, a)| (key(actor, a.incarnation), a.closed.clone())).collect()
+    }
+
+    /// Opens an account for an actor that the former life of the run has let in, and of which its last checkpoint does not
+    /// know; [`Self::resume`] follows. The token is set when it closes.
+    pub fn adopt(
+        &self,
+        key: ActorKey,
+        workers: usize,
+        columns: usize,
+        layout: &UnrollLayout,
+    ) -> CancellationToken {
         let mut state = self.state.lock();
-        let account = state.account(key).ok()?;
+        if state.layout.is_none() {
+            state.set_layout(layout);
+        }
+        let account = Account { inherited: true, ..Account::open(key, workers, columns) };
+        let closed = account.closed.clone();
+        state.accounts.insert(key.actor, account);
+        closed
+    }
+
+    /// `key` begins anew after a break: the sequence number of the first unroll not admitted from it. Its former stream acts
+    /// for it no more, so that the number stays true. If the break was the learner's, and its account is a former life's,
+    /// `standing` tells what that life had acknowledged after its last checkpoint; it is lost.
+    ///
+    /// # Errors
+    /// If it has no account, or `standing` contradicts what is known.
+    pub fn resume(&self, key: ActorKey, standing: Standing) -> Result<u64, AdmissionError> {
+        let mut state = self.state.lock();
+        let account = state.account(key)?;
+        if account.inherited {
+            let next_grant = standing.next_grant;
+            let lost = account.reconcile(standing)?;
+            let (workers, columns) = (account.workers, account.columns);
+            state.drop_steps(DropReason::LearnerRestart, lost);
+            state.pacing.join(key.actor, workers, columns, next_grant);
+            self.deliver_mail(&mut state);
+        }
+        let account = state.account(key)?;
         account.replace_stream();
         account.last_heard = Instant::now();
         let sequence = account.next_sequence;
         self.departure.notify_waiters();
-        Some(sequence)
+        Ok(sequence)
+    }
+
+    /// The books as a checkpoint keeps them.
+    pub fn saved(&self) -> (Accounting, SavedBooks) {
+        let state = self.state.lock();
+        (state.accounting(), state.save())
     }
 
     /// `key` opens a stream, which replaces its former ones.
@@ -297,6 +335,11 @@ impl Intake {
             account.last_heard = Instant::now();
             self.departure.notify_waiters();
         }
+    }
+
+    /// From now on `log` is told of every unroll that is admitted, and at once of those that wait already.
+    pub fn record_into(&self, log: Arc<ArrivalLog>) {
+        self.state.lock().record_into(log);
     }
 
     /// Whether the run is over.
@@ -416,6 +459,27 @@ impl Intake {
         Ok(())
     }
 
+    /// An actor that is about to leave says where it stands. That is of use once the run is over and nothing can change it any
+    /// more; it takes the room of the queue, which is empty then.
+    ///
+    /// # Errors
+    /// If `stream` does not act for an account.
+    pub fn stands(&self, stream: StreamKey, state: Vec<u8>) -> Result<(), AdmissionError> {
+        let mut books = self.state.lock();
+        let account = books.stream(stream)?;
+        let (workers, columns, grant) = (account.workers, account.columns, account.trained_grants);
+        let held: usize = books.rollouts.values().map(|rollout| rollout.state.len()).sum();
+        if books.finished && !state.is_empty() && (held + state.len()) as u64 <= self.queue_bytes {
+            books.rollouts.insert(stream.actor, Rollout { workers, columns, grant, state });
+        }
+        Ok(())
+    }
+
+    /// Where actors stood that have left since the run ended, in the order of the roster.
+    pub fn rollouts(&self) -> Vec<Rollout> {
+        self.state.lock().rollouts.values().cloned().collect()
+    }
+
     /// An actor breaks the contract: it is out, and what it produced and did not send is lost.
     pub fn expel(&self, stream: StreamKey) {
         let mut state = self.state.lock();
@@ -435,11 +499,18 @@ impl Intake {
             }
             let columns = state.pacing.ready();
             if columns > 0 {
-                let parts = state.take(columns);
+                let taken = state.take(columns);
                 let layout = state.layout.clone()?;
                 drop(state);
                 self.room.notify_waiters();
-                return Some(assemble(&layout, parts));
+                let part = |(arrival, _, range): &(u64, _, std::ops::Range<usize>)| Part {
+                    arrival: *arrival,
+                    from: range.start as u32,
+                    upto: range.end as u32,
+                };
+                let parts = taken.iter().map(part).collect();
+                let columns = taken.into_iter().map(|(_, unroll, range)| (unroll, range)).collect();
+                return Some(Work { parts, ..assemble(&layout, columns) });
             }
             self.batch_ready.wait_for(&mut state, SWEEP_INTERVAL);
             if state.last_sweep.elapsed() >= SWEEP_INTERVAL {
@@ -570,7 +641,8 @@ impl Intake {
     }
 }
 
-fn assemble(layout: &UnrollLayout, mut parts: Vec<(Arc<Unroll>, std::ops::Range<usize>)>) -> Work {
+/// The batch of these columns of these unrolls.
+pub(crate) fn assemble(layout: &UnrollLayout, mut parts: Vec<(Arc<Unroll>, std::ops::Range<usize>)>) -> Work {
     let mut episodes = vec![];
     for (unroll, range) in &parts {
         // An unroll's episodes count once, with its first columns.
@@ -592,5 +664,5 @@ fn assemble(layout: &UnrollLayout, mut parts: Vec<(Arc<Unroll>, std::ops::Range<
             Batch::assemble(layout, &slices)
         }
     };
-    Work { batch, episodes }
+    Work { batch, episodes, parts: vec![] }
 }

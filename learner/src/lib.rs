@@ -12,17 +12,21 @@
 //!   [`optimizer`]: RMSProp and Adam over [`parameters`]; [`schedule`]: what changes over a run; [`device`]: where the network
 //!   is.
 //! * [`broadcast`]: new weights to every actor.
+//! * [`arrivals`]: what came on record, and the learner replayed from it.
 //! * [`checkpoint`], [`report`]: files, logs, metrics, the bottleneck's verdict.
+//! * [`lives`]: a run's name, and how often a learner has gone on with it.
 //! * [`mod@run`]: a learner's life; [`session`]: the trainer's thread; [`command`]: flags and exit code.
 
 pub mod accounting;
 pub mod algorithm;
+pub mod arrivals;
 pub mod batch;
 pub mod broadcast;
 pub mod checkpoint;
 pub mod command;
 pub mod device;
 pub mod intake;
+pub mod lives;
 pub mod optimizer;
 pub mod pacing;
 pub mod parameters;

@@ -231,10 +231,11 @@ impl Pacing {
         self.started
     }
 
-    /// Adds an actor, replacing its former incarnation.
-    pub fn join(&mut self, actor: ActorId, workers: usize, columns: usize) {
+    /// Adds an actor, replacing its former incarnation; its grants count from `first_grant`, where there is a bound.
+    pub fn join(&mut self, actor: ActorId, workers: usize, columns: usize, first_grant: u64) {
         self.remove(actor);
-        let member = Member { workers, columns, active: true, next_grant: 0, pending: 0, unsent: vec![] };
+        let next_grant = if self.bound.is_some() { first_grant } else { 0 };
+        let member = Member { workers, columns, active: true, next_grant, pending: 0, unsent: vec![] };
         self.members.insert(actor, member);
         self.change(actor, |_| {});
         if self.bound.is_none() {
@@ -322,6 +323,16 @@ impl Pacing {
         }
         self.queued.add(acted, columns);
         Delivery::Accepted
+    }
+
+    /// The unroll that `actor` acted under grant `index` is of no use: its ticket, if it has one, goes to others.
+    pub fn withdraw(&mut self, actor: ActorId, index: u64) -> Delivery {
+        if let Some(ticket) = self.tickets.remove(&(actor, index)) {
+            self.granted.remove(ticket.min_version, ticket.columns);
+            self.change(actor, |member| member.pending -= 1);
+            self.issue();
+        }
+        Delivery::Revoked
     }
 
     /// Columns that the next batch may take now, 0 if it must wait. Take those acted with the oldest versions
@@ -486,9 +497,9 @@ mod tests {
     #[test]
     fn lockstep_shares_one_batch_evenly_and_waits_for_all_of_it() {
         let mut pacing = Pacing::new(Some(0), 32, 2, 0);
-        pacing.join(0, 1, 8);
+        pacing.join(0, 1, 8, 0);
         assert!(pacing.take_unsent(0).is_empty(), "it waits for the second actor");
-        pacing.join(1, 1, 8);
+        pacing.join(1, 1, 8, 0);
         let expected = [Grant { from: 0, upto: 2, min_version: 0 }];
         assert_eq!(pacing.take_unsent(0), expected);
         assert_eq!(pacing.take_unsent(1), expected);
@@ -507,8 +518,8 @@ mod tests {
     #[test]
     fn a_dead_actors_grants_go_to_the_living() {
         let mut pacing = Pacing::new(Some(0), 16, 2, 0);
-        pacing.join(0, 1, 8);
-        pacing.join(1, 1, 8);
+        pacing.join(0, 1, 8, 0);
+        pacing.join(1, 1, 8, 0);
         pacing.take_unsent(1);
         pacing.suspend(0);
         assert_eq!(pacing.take_unsent(1), [Grant { from: 1, upto: 2, min_version: 0 }]);
@@ -522,7 +533,7 @@ mod tests {
     #[test]
     fn a_batch_is_smaller_where_unrolls_do_not_fill_it() {
         let mut pacing = Pacing::new(Some(0), 32, 1, 0);
-        pacing.join(0, 1, 24);
+        pacing.join(0, 1, 24, 0);
         pacing.deliver(0, 0, 0);
         assert_eq!(pacing.ready(), 24);
         assert!(pacing.check_columns(33).unwrap_err().contains("fewer --envs"));
@@ -531,7 +542,7 @@ mod tests {
     #[test]
     fn what_was_never_granted_is_told_apart() {
         let mut pacing = Pacing::new(Some(1), 8, 1, 5);
-        pacing.join(0, 1, 8);
+        pacing.join(0, 1, 8, 0);
         assert_eq!(pacing.deliver(0, 2, 5), Delivery::NeverGranted);
         assert_eq!(pacing.deliver(0, 0, 6), Delivery::NeverGranted, "a version that does not exist yet");
         assert_eq!(pacing.deliver(0, 0, 4), Delivery::TooOld);
@@ -541,7 +552,7 @@ mod tests {
     #[test]
     fn without_a_bound_everyone_runs_freely() {
         let mut pacing = Pacing::new(None, 8, 1, 0);
-        pacing.join(3, 1, 4);
+        pacing.join(3, 1, 4, 0);
         assert_eq!(pacing.take_unsent(3), [Grant { from: 0, upto: u64::MAX, min_version: 0 }]);
         pacing.deliver(3, 0, 0);
         assert_eq!(pacing.ready(), 0);
@@ -573,7 +584,7 @@ mod tests {
             let shapes: Vec<_> = shapes.into_iter().map(|(w, c)| (w, c.min(batch))).collect();
             let mut actors: Vec<Simulated> = vec![];
             for (id, &(workers, columns)) in shapes.iter().enumerate() {
-                pacing.join(id as u32, workers, columns);
+                pacing.join(id as u32, workers, columns, 0);
                 actors.push(Simulated { alive: true, ..Simulated::default() });
             }
             let mut queue: Vec<(u64, usize)> = vec![];

@@ -3,26 +3,31 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
-use impresario_common::config::RunConfig;
+use impresario_common::config::{RecordArrivals, RunConfig};
+use impresario_common::policy::PolicySpec;
 use impresario_common::space::EnvironmentSpec;
+use impresario_common::unroll::UnrollLayout;
 use impresario_common::wire::v1::learner_server::LearnerServer;
 use impresario_common::wire::{FILE_DESCRIPTOR_SET, MAX_FRAME_BYTES, MAX_MESSAGE_BYTES};
 
+use crate::accounting::Accounting;
 use crate::algorithm::TrainError;
+use crate::arrivals::{self, ArrivalLog};
 use crate::broadcast::Broadcast;
-use crate::checkpoint::{Checkpoint, CheckpointWriter};
+use crate::checkpoint::{self, Checkpoint, CheckpointWriter, Retention};
 use crate::intake::Intake;
+use crate::lives::RunRecord;
 use crate::report::{Recorder, Reporter, RunDir, Summary, SystemView};
-use crate::roster::Roster;
+use crate::roster::{Rollout, Roster};
 use crate::service::{LearnerService, SetAside};
-use crate::session::{Ending, Session};
+use crate::session::{Ended, Ending, Session};
 use crate::trainer::Trainer;
 
 /// How often either side of a connection asks whether the other is still there, and how long it waits for the
@@ -87,16 +92,11 @@ pub async fn run(
     // Before anybody joins in vain.
     crate::device::open(config.learner.device).map_err(TrainError::from)?;
     let address = listener.local_addr().map_err(|e| internal("no address to listen on", &e))?;
-    let (version, books, totals) = match &resume {
-        Some(c) => (c.policy_version, c.accounting.clone().resumed(), c.totals.clone()),
-        None => Default::default(),
-    };
-    let intake = Arc::new(Intake::new(&config, version, books));
-    let environment = resume.as_ref().map(|checkpoint| checkpoint.environment.clone());
-    let roster = Roster::new(new_run_id(), &config, environment, intake.clone());
-    let roster = Arc::new(roster.map_err(|e| internal("the configuration has no form in JSON", &e))?);
-    let broadcast = Arc::new(Broadcast::default());
+    let record = run_dir.record()?;
+    let broadcast = Arc::new(Broadcast::of_life(record.life() as u64));
+    let totals = resume.as_ref().map(|checkpoint| checkpoint.totals.clone()).unwrap_or_default();
     let recorder = Arc::new(Recorder::new(totals));
+    let (intake, roster) = company(&config, record, resume.as_ref())?;
     let service = LearnerService::new(roster.clone(), intake.clone(), broadcast.clone());
     let (stop_serving, stopped) = oneshot::channel::<()>();
     let mut server = tokio::spawn(serve(service, listener, async {
@@ -122,7 +122,8 @@ pub async fn run(
                 let spec = known.ok().and_then(|known| known.clone());
                 let spec = spec.ok_or_else(|| internal("roster", &"gone"));
                 let started = spec.and_then(|spec| {
-                    start(&config, &run_dir, resume.as_ref(), &spec, &intake, &broadcast, &recorder)
+                    let parts = Parts { intake: &intake, roster: &roster, broadcast: &broadcast, recorder: &recorder };
+                    start(&config, &run_dir, resume.as_ref(), &spec, parts)
                 });
                 match started {
                     Ok(started) => training = Some(started),
@@ -145,19 +146,23 @@ pub async fn run(
     // Stops the trainer if it still works, and tells every actor that the run is over.
     intake.finish();
     let grace = Duration::from_secs_f64(config.learner.grace_seconds);
-    let ended = match ended {
+    let (ended, last) = match ended {
         // The trainer's own ending.
-        Some(ended) if serving || training.is_none() => ended,
-        Some(Err(failure)) => {
-            let _ = ending(&mut training).await;
-            Err(failure)
-        }
-        _ => ending(&mut training).await,
+        Some(Ok(ended)) => told(ended),
+        Some(Err(failure)) if serving || training.is_none() => (Err(failure), None),
+        Some(Err(failure)) => (Err(failure), ending(&mut training).await.ok().and_then(|ended| ended.last)),
+        None => match ending(&mut training).await {
+            Ok(ended) => told(ended),
+            Err(failure) => (Err(failure), None),
+        },
     };
     if tokio::time::timeout(grace, intake.departed()).await.is_err() {
         tracing::warn!(?grace, "some actors did not say goodbye in time; what they held counts as lost");
     }
     let accounting = intake.close_books();
+    if let Some(last) = last {
+        close_checkpoint(last, &run_dir, &config, &accounting, intake.rollouts()).await;
+    }
     // With the accounts all streams have ended; what remains open after a moment is cut.
     drop(stop_serving);
     if serving && let Ok(served) = tokio::time::timeout(STREAMS_END, server).await {
@@ -169,46 +174,109 @@ pub async fn run(
     Ok(summary)
 }
 
-/// The ending that the trainer's thread will tell.
-type Training = oneshot::Receiver<Result<Ending, TrainError>>;
-
-/// Waits for the trainer's thread.
-async fn ending(training: &mut Option<Training>) -> Result<Ending, LearnerError> {
-    let Some(training) = training else { return Ok(Ending::Stopped) };
-    match training.await {
-        Ok(ended) => Ok(ended?),
-        Err(_) => {
-            Err(LearnerError::Internal("the trainer's thread has panicked; its message is above".into()))
+/// Books and roster of a run that begins, or goes on from `resume`.
+fn company(
+    config: &RunConfig,
+    record: RunRecord,
+    resume: Option<&Checkpoint>,
+) -> Result<(Arc<Intake>, Arc<Roster>), LearnerError> {
+    let internal = |e: &dyn std::fmt::Display| LearnerError::Internal(e.to_string());
+    let lives: Vec<u64> = record.lives.iter().map(|life| life.policy_version).collect();
+    let saved = resume.map(|checkpoint| checkpoint.actors.clone()).unwrap_or_default();
+    let former = record.life().checked_sub(1);
+    let layout = match resume {
+        Some(checkpoint) if former.is_some_and(|former| record.takes_over_from(former)) => {
+            let environment = &checkpoint.environment;
+            let policy = PolicySpec::of_run(config, environment).map_err(TrainError::from)?;
+            Some(UnrollLayout::of_run(config, config.rollout.unroll_length, environment, &policy))
         }
+        _ => None,
+    };
+    let intake = Arc::new(Intake::resumed(config, lives, saved.books.clone(), layout));
+    let environment = resume.map(|checkpoint| checkpoint.environment.clone());
+    let rollouts = resume.map(|checkpoint| checkpoint.rollouts.clone()).unwrap_or_default();
+    let roster = Roster::resumed(record, config, environment, intake.clone(), saved, rollouts);
+    Ok((
+        intake,
+        Arc::new(roster.map_err(|e| internal(&format!("the configuration has no form in JSON: {e}")))?),
+    ))
+}
+
+/// Writes the last checkpoint again, now that all actors have left: with the run's final books, and where actors stood.
+async fn close_checkpoint(
+    mut last: Checkpoint,
+    run_dir: &RunDir,
+    config: &RunConfig,
+    accounting: &Accounting,
+    rollouts: Vec<Rollout>,
+) {
+    last.accounting = accounting.clone();
+    last.actors = last.actors.left(accounting);
+    last.rollouts = rollouts;
+    let (folder, retention) = (run_dir.checkpoints(), Retention::of_run(config));
+    let written = tokio::task::spawn_blocking(move || checkpoint::save(&folder, &last, retention)).await;
+    match written {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => tracing::error!("the last checkpoint is without the final books: {error}"),
+        Err(panic) => tracing::error!("the last checkpoint is without the final books: {panic}"),
     }
 }
 
-/// Starts the trainer's thread; the receiver gets its ending.
+/// What the trainer's thread will leave.
+type Training = oneshot::Receiver<Ended>;
+
+/// Waits for the trainer's thread, if there is one.
+async fn ending(training: &mut Option<Training>) -> Result<Ended, LearnerError> {
+    let Some(training) = training else { return Ok(Ended { ending: Ok(Ending::Stopped), last: None }) };
+    training
+        .await
+        .map_err(|_| LearnerError::Internal("the trainer's thread has panicked; its message is above".into()))
+}
+
+/// How training ended, and the last checkpoint.
+fn told(ended: Ended) -> (Result<Ending, LearnerError>, Option<Checkpoint>) {
+    (ended.ending.map_err(LearnerError::from), ended.last)
+}
+
+/// What the trainer's thread shares with the rest of the learner.
+#[derive(Clone, Copy)]
+struct Parts<'a> {
+    intake: &'a Arc<Intake>,
+    roster: &'a Arc<Roster>,
+    broadcast: &'a Arc<Broadcast>,
+    recorder: &'a Arc<Recorder>,
+}
+
+/// Starts the trainer's thread; the receiver gets what it leaves.
 fn start(
     config: &RunConfig,
     run_dir: &RunDir,
     resume: Option<&Checkpoint>,
     spec: &EnvironmentSpec,
-    intake: &Arc<Intake>,
-    broadcast: &Arc<Broadcast>,
-    recorder: &Arc<Recorder>,
+    parts: Parts<'_>,
 ) -> Result<Training, LearnerError> {
     let goal = config.run.until_return.threshold(spec.solved_return);
     // A run without a goal is still judged by what counts as solved.
-    recorder.set_solved_return(goal.or(spec.solved_return));
+    parts.recorder.set_solved_return(goal.or(spec.solved_return));
     run_dir.write_environment(spec)?;
     let mut trainer = Trainer::new(config, spec)?;
     if let Some(checkpoint) = resume {
         trainer.restore(checkpoint)?;
     }
+    let arrivals = record_arrivals(config, run_dir, resume, spec)?;
+    if let Some(log) = &arrivals {
+        parts.intake.record_into(log.clone());
+    }
     let session = Session {
         config: config.clone(),
         trainer,
-        intake: intake.clone(),
-        broadcast: broadcast.clone(),
-        recorder: recorder.clone(),
-        checkpoints: CheckpointWriter::start(run_dir.path(), config.report.checkpoints_kept)
+        intake: parts.intake.clone(),
+        roster: parts.roster.clone(),
+        broadcast: parts.broadcast.clone(),
+        recorder: parts.recorder.clone(),
+        checkpoints: CheckpointWriter::start(run_dir.path(), Retention::of_run(config))
             .map_err(|e| LearnerError::Internal(format!("cannot start the checkpoint writer: {e}")))?,
+        arrivals,
         goal,
         env_steps: resume.map_or(0, |checkpoint| checkpoint.env_steps),
     };
@@ -221,6 +289,38 @@ fn start(
         })
         .map_err(|e| LearnerError::Internal(format!("cannot start the trainer's thread: {e}")))?;
     Ok(ended)
+}
+
+/// Begins the record of arrivals, if the configuration asks for one.
+fn record_arrivals(
+    config: &RunConfig,
+    run_dir: &RunDir,
+    resume: Option<&Checkpoint>,
+    spec: &EnvironmentSpec,
+) -> Result<Option<Arc<ArrivalLog>>, LearnerError> {
+    if config.report.record_arrivals == RecordArrivals::Off {
+        return Ok(None);
+    }
+    let internal = |e: &dyn std::fmt::Display| LearnerError::Internal(format!("cannot record arrivals: {e}"));
+    let record = run_dir.record()?;
+    let begin = arrivals::Begin {
+        run_id: record.run_id.clone(),
+        life: record.life() as u64,
+        policy_version: resume.map_or(0, |checkpoint| checkpoint.policy_version),
+        env_steps: resume.map_or(0, |checkpoint| checkpoint.env_steps),
+        config: config.to_toml().map_err(|e| internal(&e))?,
+        environment: toml::to_string(spec).map_err(|e| internal(&e))?,
+        content: config.report.record_arrivals == RecordArrivals::Content,
+    };
+    let policy = PolicySpec::of_run(config, spec).map_err(TrainError::from)?;
+    let layout = UnrollLayout::of_run(config, config.rollout.unroll_length, spec, &policy);
+    let life = begin.life;
+    let log = ArrivalLog::start(run_dir.path(), begin, layout).map_err(|e| internal(&e))?;
+    if let Some(checkpoint) = resume {
+        let origin = arrivals::origin_path(run_dir.path(), life);
+        checkpoint::write(&origin, checkpoint).map_err(|e| internal(&e))?;
+    }
+    Ok(Some(Arc::new(log)))
 }
 
 /// Serves `service`, with health and reflection beside it, until `stopped` completes and all streams have ended.
@@ -278,10 +378,4 @@ fn announce(config: &RunConfig, run_dir: &RunDir, address: SocketAddr) {
         run_dir = %run_dir.path().display(),
         "learner listens on {address}: start actors with `actor --learner http://{address}`",
     );
-}
-
-/// A name that no other run of any learner has.
-fn new_run_id() -> String {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    format!("{:x}-{:x}", since_epoch.as_nanos(), std::process::id())
 }

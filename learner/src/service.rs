@@ -35,6 +35,9 @@ const AT_ONCE: usize = 256 << 10;
 
 impl From<Refused> for Status {
     fn from(refused: Refused) -> Self {
+        if refused.refusal == Refusal::Unspecified {
+            return Self::unavailable(refused.message);
+        }
         let code = match refused.refusal {
             Refusal::Malformed => Code::InvalidArgument,
             Refusal::Identity => Code::NotFound,
@@ -117,6 +120,7 @@ impl LearnerService {
                 }
                 Next::Goodbye(goodbye) => {
                     let progress = goodbye.progress.unwrap_or_default();
+                    self.intake.stands(stream, goodbye.rollout.into()).map_err(Refused::from)?;
                     self.intake.goodbye(stream, progress).map_err(Refused::from)?;
                     self.roster.remove(stream.actor);
                     return Ok(());

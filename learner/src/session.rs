@@ -9,10 +9,12 @@ use std::time::{Duration, Instant};
 use impresario_common::config::RunConfig;
 
 use crate::algorithm::{Outcome, TrainError};
+use crate::arrivals::ArrivalLog;
 use crate::broadcast::Broadcast;
 use crate::checkpoint::{Checkpoint, CheckpointWriter};
 use crate::intake::{Intake, Work};
 use crate::report::{Recorder, UpdateEvent};
+use crate::roster::Roster;
 use crate::trainer::Trainer;
 
 /// Why training ended.
@@ -37,14 +39,24 @@ impl Ending {
     }
 }
 
+/// What the trainer's thread leaves.
+pub(crate) struct Ended {
+    pub(crate) ending: Result<Ending, TrainError>,
+    /// The last checkpoint, as it was written.
+    pub(crate) last: Option<Checkpoint>,
+}
+
 /// What the trainer's thread works with.
 pub(crate) struct Session {
     pub(crate) config: RunConfig,
     pub(crate) trainer: Trainer,
     pub(crate) intake: Arc<Intake>,
+    pub(crate) roster: Arc<Roster>,
     pub(crate) broadcast: Arc<Broadcast>,
     pub(crate) recorder: Arc<Recorder>,
     pub(crate) checkpoints: CheckpointWriter,
+    /// Where arrivals are put on record, if they are.
+    pub(crate) arrivals: Option<Arc<ArrivalLog>>,
     /// Mean return of the last 100 episodes that ends the run.
     pub(crate) goal: Option<f64>,
     /// Environment steps trained on so far.
@@ -76,20 +88,22 @@ impl Milestones {
 }
 
 impl Session {
-    /// Trains until the run is over, and hands the last checkpoint over. Afterwards nothing more is admitted.
-    pub(crate) fn run(mut self) -> Result<Ending, TrainError> {
+    /// Trains until the run is over, and writes the last checkpoint. Afterwards nothing more is admitted.
+    pub(crate) fn run(mut self) -> Ended {
         let ending = self.train();
         self.intake.finish();
         self.recorder.end(Instant::now());
         // The last good weights, whatever the ending.
-        match self.checkpoint() {
-            Ok(checkpoint) => self.checkpoints.submit(checkpoint),
-            Err(error) => tracing::error!("no checkpoint of the last weights: {error}"),
+        let last =
+            self.checkpoint().inspect_err(|e| tracing::error!("no checkpoint of the last weights: {e}"));
+        let last = last.ok();
+        if let Some(checkpoint) = &last {
+            self.checkpoints.submit(checkpoint.clone());
         }
         if let Err(error) = self.checkpoints.finish() {
             tracing::error!("the last checkpoint is not written: {error}");
         }
-        ending
+        Ended { ending, last }
     }
 
     fn train(&mut self) -> Result<Ending, TrainError> {
@@ -127,7 +141,8 @@ impl Session {
     fn checkpoint(&self) -> Result<Checkpoint, TrainError> {
         let mut checkpoint = self.trainer.checkpoint(self.env_steps)?;
         checkpoint.totals = self.recorder.totals();
-        checkpoint.accounting = self.intake.view().accounting;
+        (checkpoint.accounting, checkpoint.actors) = self.roster.saved();
+        checkpoint.run_id.clone_from(&self.roster.run().run_id);
         Ok(checkpoint)
     }
 
@@ -144,6 +159,11 @@ impl Session {
         }
         if self.trainer.version() != acted_on {
             self.broadcast.publish(self.trainer.snapshot()?);
+        }
+        if let (Some(log), Ok(report)) = (&self.arrivals, &result) {
+            let skipped = matches!(report.outcome, Outcome::Skipped { .. });
+            let snapshot = self.trainer.snapshot()?;
+            log.trained(work.parts.clone(), snapshot.version, snapshot.weights, skipped);
         }
         if skipped {
             self.checkpoints.submit_skipped(acted_on, work.batch.clone());

@@ -13,6 +13,7 @@ use crate::algorithm::{self, Algorithm, Outcome, Progress, TargetPolicy};
 use crate::batch::Batch;
 use crate::checkpoint::Checkpoint;
 use crate::report::Totals;
+use crate::roster::SavedActors;
 
 pub use crate::algorithm::{Metrics, SkipReason, TrainError, UpdateReport};
 
@@ -108,7 +109,10 @@ impl Trainer {
     /// # Errors
     /// If memory runs out.
     pub fn checkpoint(&self, env_steps: u64) -> Result<Checkpoint, TrainError> {
+        let experience =
+            if self.config.report.checkpoint_replay { self.algorithm.experience() } else { vec![] };
         Ok(Checkpoint {
+            run_id: String::new(),
             policy_version: self.version,
             env_steps,
             environment: self.environment.clone(),
@@ -116,8 +120,12 @@ impl Trainer {
             weights: self.target.parameters().copied()?,
             optimizer: self.target.optimizer().state()?,
             algorithm: self.algorithm.state()?,
+            skipped_in_a_row: self.skipped_in_a_row,
+            experience,
             totals: Totals::default(),
             accounting: Accounting::default(),
+            actors: SavedActors::default(),
+            rollouts: vec![],
         })
     }
 
@@ -134,6 +142,9 @@ impl Trainer {
         parameters
             .check(&checkpoint.weights)
             .map_err(|e| other(format!("{e}; take policy.* from the configuration it was written with")))?;
+        if !checkpoint.experience.is_empty() {
+            self.algorithm.load_experience(checkpoint.experience.clone())?;
+        }
         self.algorithm.load_state(&checkpoint.algorithm)?;
         self.target.optimizer_mut().load_state(&checkpoint.optimizer).map_err(|e| {
             other(format!(
@@ -142,7 +153,7 @@ impl Trainer {
         })?;
         parameters.load(&checkpoint.weights)?;
         self.version = checkpoint.policy_version;
-        self.skipped_in_a_row = 0;
+        self.skipped_in_a_row = checkpoint.skipped_in_a_row;
         Ok(())
     }
 }

@@ -9,7 +9,7 @@ use impresario_common::space::Space;
 use impresario_common::unroll::{Unroll, UnrollLayout};
 use impresario_common::wire::v1::{Progress, WorkerTime};
 use impresario_learner::accounting::Accounting;
-use impresario_learner::intake::{ActorKey, AdmissionError, Intake, StreamKey};
+use impresario_learner::intake::{ActorKey, AdmissionError, Intake, Standing, StreamKey};
 use proptest::prelude::*;
 
 const T: usize = 4;
@@ -188,7 +188,7 @@ async fn a_stream_that_breaks_while_it_waits_for_room_does_not_count_against_its
     }
     assert!(!waiting.is_finished());
     // The actor comes back: it is told where to go on, and from then on nothing old comes in between.
-    assert_eq!(intake.resume(key(0)), Some(2));
+    assert_eq!(intake.resume(key(0), Standing::default()), Ok(2));
     let newer = intake.connect(key(0)).unwrap().key;
     intake.progress(newer, progress(32, 0)).unwrap();
     intake.next_batch().unwrap();

@@ -30,6 +30,7 @@ pub fn join_request(environment: &EnvironmentSpec) -> v1::JoinRequest {
         environment: Some(environment.into()),
         workers: 1,
         copies_per_worker: 4,
+        standing: None,
     }
 }
 

@@ -129,6 +129,13 @@ pub fn start_learner(run_dir: &Path, args: &[&str]) -> (Process, String) {
     (learner, format!("http://{address}"))
 }
 
+/// A learner that goes on with the run in `run_dir` at the very address.
+pub fn resume_learner(run_dir: &Path, url: &str, args: &[&str]) -> Process {
+    let address = url.strip_prefix("http://").unwrap();
+    let fixed = ["learner", "--listen", address, "--log-format", "json", "--resume"];
+    start(&[&fixed[..], &["--run-dir", run_dir.to_str().unwrap()], args].concat())
+}
+
 /// Starts an actor.
 pub fn start_actor(url: &str, args: &[&str]) -> Process {
     start(&[&["actor", "--learner", url], args].concat())
@@ -139,6 +146,14 @@ pub fn summary(run_dir: &Path) -> Value {
     let path = run_dir.join("summary.json");
     let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// Environment steps that an actor says it has taken.
+pub fn produced(actor: &Ended) -> u64 {
+    let line = actor.stderr.lines().find(|line| line.contains("environment steps produced"));
+    let line = line.unwrap_or_else(|| panic!("no account of its life:\n{}", actor.stderr));
+    let steps = line.split_once("done: ").unwrap().1.split_once(' ').unwrap().0;
+    steps.parse().unwrap()
 }
 
 /// Steps dropped for all reasons together.

@@ -8,7 +8,7 @@
 //! # Layout
 //!
 //! - `arrays`, [`vector`]: access to what crosses the seam; the vector of copies and its checks;
-//! - [`picture`]: what environments draw of themselves;
+//! - [`picture`]: what environments draw of themselves; [`track`]: the way of a copy in its episode, to be taken again;
 //! - [`source`]: a run's environment, native or Gymnasium's; [`gymnasium`]: the bridge to Python;
 //! - [`registry`], [`measure`]: native environments by name; what is told of a policy beside its mean return;
 //! - [`cartpole`], [`acrobot`], [`mountain_car`], [`mountain_car_continuous`], [`pendulum`]: Gymnasium's classic control;
@@ -36,6 +36,7 @@ pub mod self_play;
 pub mod source;
 pub mod t_maze;
 pub mod tic_tac_toe;
+pub mod track;
 pub mod two_joint_arm;
 pub mod vector;
 
@@ -44,6 +45,7 @@ use impresario_common::space::EnvironmentSpec;
 
 use measure::Measure;
 use picture::Picture;
+use track::SavedCopy;
 
 /// Room for observations, in the element type that the environment's space declares.
 #[derive(Debug)]
@@ -164,6 +166,26 @@ pub trait VectorEnvironment: Send {
     /// Asked after a failure of [`reset`](Self::reset) or [`step`](Self::step): whether the copies may be reset and used again.
     fn recover(&mut self) -> Recovery {
         Recovery::Impossible
+    }
+
+    /// From now on keeps track of the copies, so that [`Self::save`] can say where they stand. False where that cannot be, which
+    /// is the default; called before the first reset.
+    fn keep_track(&mut self) -> bool {
+        false
+    }
+
+    /// Where the copies stand; `None` where that is not known.
+    fn save(&self) -> Option<Vec<SavedCopy>> {
+        None
+    }
+
+    /// Brings the copies to where [`Self::save`] said, and writes the observations there, `[E, ...]`.
+    ///
+    /// # Errors
+    /// If they do not get there; the vector is of no further use.
+    fn restore(&mut self, copies: &[SavedCopy], _: ObservationMut<'_>) -> Result<(), EnvironmentError> {
+        let message = format!("its {} copies cannot be brought to where others stood", copies.len());
+        Err(EnvironmentError { id: self.spec().id.clone(), message })
     }
 
     /// From now on keeps a picture of the first copy after each reset and step. A step that ends an episode gives two: of the

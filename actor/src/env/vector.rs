@@ -11,9 +11,10 @@ use impresario_common::random::Stream;
 use impresario_common::space::{ElementType, EnvironmentSpec, Space};
 
 use super::picture::Picture;
+use super::track::{SavedCopy, Track};
 use super::{
-    Action, Environment, EnvironmentError, FinalObservations, ObservationMut, VectorEnvironment, VectorStep,
-    cannot_draw,
+    Action, Environment, EnvironmentError, FinalObservations, ObservationMut, Transition, VectorEnvironment,
+    VectorStep, cannot_draw,
 };
 
 /// Copies of an environment of one type, so that the loop over them is compiled for that type.
@@ -36,13 +37,59 @@ struct Copy<E> {
     random: Stream,
     /// Steps taken in the present episode.
     elapsed: u64,
+    /// The way that it has taken in it, if that is kept.
+    track: Option<Track>,
+}
+
+impl<E: Environment> Copy<E> {
+    /// Starts an episode.
+    fn begin(&mut self, observation: ObservationMut<'_>) {
+        self.elapsed = 0;
+        if let Some(track) = &mut self.track {
+            track.begin(&self.random);
+        }
+        self.environment.reset(&mut self.random, observation);
+    }
+
+    /// Takes a step in it.
+    fn take(&mut self, action: Action<'_>, observation: ObservationMut<'_>) -> Transition {
+        if let Some(track) = &mut self.track {
+            track.step(action);
+        }
+        self.elapsed += 1;
+        self.environment.step(action, &mut self.random, observation)
+    }
+
+    /// Takes the way of another copy; `None` if that does not lead to where the other stands.
+    fn follow(
+        &mut self,
+        saved: &SavedCopy,
+        action_len: usize,
+        mut observation: ObservationMut<'_>,
+    ) -> Option<()> {
+        self.random = saved.begun.as_ref()?.stream()?;
+        if let Some(track) = &mut self.track {
+            *track = Track::new(&self.random, self.environment.spec().action.dtype());
+        }
+        let Some(now) = &saved.now else { return Some(()) };
+        let (now, whole) = (now.stream()?, 0..observation.len());
+        self.begin(observation.part(whole.clone()));
+        for action in saved.choices.chunks_exact(action_len) {
+            self.take(Action::Discrete(action), observation.part(whole.clone()));
+        }
+        for action in saved.numbers.chunks_exact(action_len) {
+            self.take(Action::Continuous(action), observation.part(whole.clone()));
+        }
+        (self.random.get_word_pos() == now.get_word_pos()).then_some(())
+    }
 }
 
 impl<E: Environment> NativeVector<E> {
     /// One copy, made by `make`, for each stream.
     pub fn new(make: impl Fn() -> E, streams: impl IntoIterator<Item = Stream>) -> Self {
         let spec = make().spec();
-        let copies = streams.into_iter().map(|random| Copy { environment: make(), random, elapsed: 0 });
+        let copies =
+            streams.into_iter().map(|random| Copy { environment: make(), random, elapsed: 0, track: None });
         let copies: Vec<_> = copies.collect();
         let limit = spec.max_episode_steps.map_or(u64::MAX, u64::from);
         Self { frame: Frame::new(spec, copies.len()), copies, film: None, limit }
@@ -68,8 +115,7 @@ impl<E: Environment> VectorEnvironment for NativeVector<E> {
     fn reset(&mut self, mut observations: ObservationMut<'_>) -> Result<(), EnvironmentError> {
         self.frame.check_reset(&observations)?;
         for (i, copy) in self.copies.iter_mut().enumerate() {
-            copy.elapsed = 0;
-            copy.environment.reset(&mut copy.random, observations.part(self.frame.observation(i)));
+            copy.begin(observations.part(self.frame.observation(i)));
         }
         self.shoot(0);
         Ok(())
@@ -83,8 +129,7 @@ impl<E: Environment> VectorEnvironment for NativeVector<E> {
             let mut observation = out.observations.part(self.frame.observation(i));
             let whole = 0..observation.len();
             let action = actions.part(self.frame.action(i));
-            let transition = copy.environment.step(action, &mut copy.random, observation.part(whole.clone()));
-            copy.elapsed += 1;
+            let transition = copy.take(action, observation.part(whole.clone()));
 
             let terminated = transition.terminated;
             let truncated = transition.truncated || copy.elapsed >= self.limit;
@@ -100,12 +145,42 @@ impl<E: Environment> VectorEnvironment for NativeVector<E> {
             if !terminated {
                 self.frame.hand_over(observation.part(whole), i, &mut *out.final_observations)?;
             }
-            let copy = &mut self.copies[i];
-            copy.elapsed = 0;
-            copy.environment.reset(&mut copy.random, observation);
+            self.copies[i].begin(observation);
             if filmed {
                 self.shoot(i);
             }
+        }
+        Ok(())
+    }
+
+    fn keep_track(&mut self) -> bool {
+        let actions = self.frame.spec.action.dtype();
+        self.copies.iter_mut().for_each(|copy| copy.track = Some(Track::new(&copy.random, actions)));
+        true
+    }
+
+    fn save(&self) -> Option<Vec<SavedCopy>> {
+        self.copies.iter().map(|copy| copy.track.as_ref()?.save(&copy.random)).collect()
+    }
+
+    fn restore(
+        &mut self,
+        saved: &[SavedCopy],
+        mut observations: ObservationMut<'_>,
+    ) -> Result<(), EnvironmentError> {
+        self.frame.check_reset(&observations)?;
+        if saved.len() != self.copies.len() {
+            let message =
+                format!("{} copies stood somewhere, and here are {}", saved.len(), self.copies.len());
+            return Err(self.frame.error(message));
+        }
+        for (i, (copy, saved)) in self.copies.iter_mut().zip(saved).enumerate() {
+            let observation = observations.part(self.frame.observation(i));
+            copy.follow(saved, self.frame.action_len.max(1), observation).ok_or_else(|| {
+                self.frame.error(format!(
+                    "copy {i} does not repeat itself: the same actions took it to another place"
+                ))
+            })?;
         }
         Ok(())
     }

@@ -1,11 +1,14 @@
 //! [`Crew`]: what the workers of an actor share with one another and with the network, and how they stop.
 
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use prost::Message;
 use tokio_util::sync::CancellationToken;
 
+use super::position::{Position, Positions};
 use crate::counters::Counters;
 use crate::downlink::LatestPolicy;
 use crate::grants::Grants;
@@ -28,6 +31,10 @@ pub(crate) struct Crew {
     done: CancellationToken,
     /// Why the first worker that failed did.
     failure: Mutex<Option<WorkerFailure>>,
+    /// Where each worker stood before its last unrolls, in a lockstep run.
+    positions: Mutex<Vec<VecDeque<Position>>>,
+    /// The worker whose turn it was for the first grant.
+    first_turn: AtomicUsize,
 }
 
 /// A worker that failed.
@@ -50,7 +57,34 @@ impl Crew {
             working: AtomicUsize::new(0),
             done: CancellationToken::new(),
             failure: Mutex::new(None),
+            positions: Mutex::new(vec![VecDeque::new(); workers]),
+            first_turn: AtomicUsize::new(0),
         }
+    }
+
+    /// The first grant shall go to worker `turn`; before there is any.
+    pub(crate) fn begin_at_turn(&self, turn: usize) {
+        self.first_turn.store(turn, Ordering::Relaxed);
+        self.grants.begin_at_turn(turn);
+    }
+
+    /// Notes where `worker` stands; the newest `kept` such notes stay.
+    pub(crate) fn note_position(&self, worker: usize, position: Position, kept: usize) {
+        let mut positions = self.positions.lock().unwrap_or_else(PoisonError::into_inner);
+        let noted = &mut positions[worker];
+        noted.push_back(position);
+        if noted.len() > kept {
+            noted.pop_front();
+        }
+    }
+
+    /// Where the workers stand, for the learner to keep; empty if they do not say.
+    pub(crate) fn rollout(&self) -> Vec<u8> {
+        let positions = self.positions.lock().unwrap_or_else(PoisonError::into_inner);
+        if positions.iter().any(VecDeque::is_empty) {
+            return vec![];
+        }
+        Positions::new(self.first_turn.load(Ordering::Relaxed), &positions).encode_to_vec()
     }
 
     /// Tells the workers to stop at their next step; whoever waits for anything is woken.

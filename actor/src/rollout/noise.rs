@@ -31,6 +31,18 @@ impl StateNoise {
         }
     }
 
+    /// The matrices, and for each copy the steps that its one has served and one; 0 where a new one is due.
+    pub(super) fn save(&self) -> (Vec<f32>, Vec<u32>) {
+        let age = |age: &Option<u32>| age.map_or(0, |age| age.saturating_add(1));
+        (self.matrices.clone(), self.ages.iter().map(age).collect())
+    }
+
+    /// Goes on from what [`Self::save`] gave.
+    pub(super) fn restore(&mut self, matrices: Vec<f32>, ages: &[u32]) {
+        self.matrices = matrices;
+        self.ages = ages.iter().map(|age| age.checked_sub(1)).collect();
+    }
+
     /// The noise of a step, `[E, D]`, each copy's drawn from its own of the E `streams`.
     ///
     /// # Errors

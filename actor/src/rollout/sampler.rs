@@ -16,6 +16,7 @@ use impresario_common::random::Stream;
 use impresario_common::unroll::{Array, Unroll, UnrollLayout};
 
 use super::noise::StateNoise;
+use super::position::{Position, SavedEpisode};
 use crate::counters::Counters;
 use crate::env::picture::Picture;
 use crate::env::{
@@ -161,6 +162,77 @@ impl Sampler {
     /// Environment steps taken in the unroll that [`fill`](Self::fill) worked on last.
     pub fn steps_into_unroll(&self) -> u64 {
         (self.rows * self.copies()) as u64
+    }
+
+    /// From now on keeps track, so that [`Self::position`] can say where this sampler stands. False where the environment
+    /// cannot; called before the first unroll.
+    pub fn keep_track(&mut self) -> bool {
+        self.vector.keep_track()
+    }
+
+    /// Where this sampler stands, with `unroll` as it was filled last; `None` where that is not known.
+    pub fn position(&self, unroll: &Unroll) -> Option<Position> {
+        let episode = |(episode, stream): (&Episode, &Stream)| SavedEpisode {
+            undiscounted_return: episode.undiscounted_return,
+            length: episode.length,
+            actions: Some(stream.into()),
+        };
+        let (noise, noise_ages) = self.noise.save();
+        Some(Position {
+            grant: u64::MAX,
+            started: self.started,
+            copies: self.vector.save()?,
+            episodes: self.episodes.iter().zip(&self.action_streams).map(episode).collect(),
+            unroll: self.started.then(|| unroll.to_wire(&self.layout)),
+            core_states: self.core_states.clone(),
+            noise,
+            noise_ages,
+        })
+    }
+
+    /// Goes on from where another sampler stood; `unroll` becomes the one that it had filled last.
+    ///
+    /// # Errors
+    /// If that does not fit, or the environments do not repeat themselves; the sampler is of no further use.
+    pub fn resume(&mut self, position: Position, unroll: &mut Unroll) -> Result<(), SamplerError> {
+        let copies = self.copies();
+        let id = self.vector.spec().id.clone();
+        let misfit = |what: &str| -> SamplerError {
+            let message = format!("the position to go on from does not fit: {what}");
+            EnvironmentError { id: id.clone(), message }.into()
+        };
+        if position.episodes.len() != copies || position.core_states.len() != self.core_states.len() {
+            return Err(misfit("another number of copies or another memory"));
+        }
+        let streams = position.episodes.iter().map(|episode| episode.actions.as_ref()?.stream());
+        let streams: Option<Vec<Stream>> = streams.collect();
+        self.action_streams = streams.ok_or_else(|| misfit("a stream of actions is missing"))?;
+        let before = match position.unroll {
+            Some(before) if position.started => {
+                Some(Unroll::from_wire(before, &self.layout, copies).map_err(|e| misfit(&e.to_string()))?)
+            }
+            _ => None,
+        };
+        let row = copies * self.observation_len;
+        let mut observations = Array::zeros(self.layout.observation.dtype(), row);
+        self.vector.restore(&position.copies, part_mut(&mut observations, 0..row))?;
+        if let Some(before) = before {
+            let mut last = Array::zeros(self.layout.observation.dtype(), 0);
+            last.extend_from(&before.observations, before.length * row..(before.length + 1) * row);
+            if last != observations {
+                return Err(
+                    self.error("it does not repeat itself: the same actions show something else".into())
+                );
+            }
+            *unroll = before;
+        }
+        for (episode, saved) in self.episodes.iter_mut().zip(&position.episodes) {
+            *episode = Episode { undiscounted_return: saved.undiscounted_return, length: saved.length };
+        }
+        self.core_states = position.core_states;
+        self.noise.restore(position.noise, &position.noise_ages);
+        self.started = position.started;
+        Ok(())
     }
 
     /// From now on, keeps the parameters of the distributions that actions are chosen by.

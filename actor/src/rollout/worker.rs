@@ -6,6 +6,7 @@ use std::sync::Arc;
 use impresario_common::unroll::{Unroll, UnrollLayout};
 
 use super::crew::Crew;
+use super::position::Position;
 use super::sampler::{Filled, Sampler, SamplerError};
 use crate::env::Recovery;
 
@@ -18,6 +19,10 @@ pub(super) struct Worker {
     pub(super) layout: UnrollLayout,
     /// Failures of the environment in a row after which it is given up.
     pub(super) max_failures: u32,
+    /// The unroll that is filled again and again.
+    pub(super) unroll: Unroll,
+    /// Notes of its position that are kept; 0 for none.
+    pub(super) positions_kept: usize,
 }
 
 impl Worker {
@@ -25,14 +30,19 @@ impl Worker {
     pub(super) fn run(mut self) -> Result<(), String> {
         let crew = self.crew.clone();
         let Crew { counters, grants, latest, outbox, .. } = &*crew;
-        let mut unroll = Unroll::zeros(&self.layout, self.sampler.copies());
+        let mut unroll = std::mem::replace(&mut self.unroll, Unroll::zeros(&self.layout, 0));
         let mut failures = 0;
+        let mut stands = true;
         while let Some(permission) = grants.take(self.worker, &counters.waiting_grant) {
-            let Some(acting) = latest.wait_for(permission.min_version, &counters.waiting_grant) else {
-                break;
+            let is_void = || grants.life() > permission.life;
+            let Some(acting) = latest.wait_for(permission, is_void, &counters.waiting_grant) else {
+                // Void, or the actor is stopping; then there is no further grant.
+                continue;
             };
+            self.note_position(&unroll, permission.grant);
             unroll.grant = permission.grant;
             unroll.policy_version = acting.version;
+            unroll.life = acting.life;
             let filled = loop {
                 match self.sampler.fill(&acting.policy, &mut unroll, counters, crew.stop_flag()) {
                     Ok(filled) => break filled,
@@ -56,11 +66,24 @@ impl Worker {
                 }
                 Filled::Stopped => {
                     counters.cut_short(self.sampler.steps_into_unroll());
+                    stands = false;
                     break;
                 }
             }
         }
+        if stands {
+            self.note_position(&unroll, u64::MAX);
+        }
         Ok(())
+    }
+
+    /// Notes where it stands before the unroll of `grant`, if such notes are kept.
+    fn note_position(&self, unroll: &Unroll, grant: u64) {
+        if self.positions_kept > 0
+            && let Some(position) = self.sampler.position(unroll)
+        {
+            self.crew.note_position(self.worker, Position { grant, ..position }, self.positions_kept);
+        }
     }
 
     /// Has the environment begin anew after its failure number `failures` in a row.

@@ -140,7 +140,10 @@ impl Uplink {
             Run::GoesOn => (Abandon::Unsent, UplinkEnd::Stopped),
         };
         self.crew.abandon(which);
-        let goodbye = v1::Goodbye { progress: Some(self.crew.counters.progress()) };
+        let goodbye = v1::Goodbye {
+            progress: Some(self.crew.counters.progress()),
+            rollout: self.crew.rollout().into(),
+        };
         let goodbye = message(v1::actor_message::Kind::Goodbye(goodbye));
         let deadline = Instant::now() + GOODBYE_DEADLINE;
         let farewell = async {

@@ -95,13 +95,29 @@ impl Uplink {
     /// Joins with the identity held, and turns back to the unroll that the learner wants next.
     async fn rejoin(&self) -> Result<Client, StreamEnd> {
         let mut client = self.address.connect().await.map_err(StreamEnd::Broken)?;
-        let response = client.join(with_deadline(self.join.clone())).await;
+        let (acknowledged_unrolls, acknowledged_steps) = self.crew.outbox.acknowledged();
+        let standing = v1::Standing {
+            acknowledged_unrolls,
+            acknowledged_steps,
+            next_grant: self.crew.grants.next(),
+            progress: Some(self.crew.counters.progress()),
+        };
+        let join = v1::JoinRequest { standing: Some(standing), ..self.join.clone() };
+        let response = client.join(with_deadline(join)).await;
         let joined = response.map_err(|status| StreamEnd::Broken(status.into()))?.into_inner();
         let lost = |reason: String| StreamEnd::Done(UplinkEnd::IdentityLost(reason));
         if joined.identity != self.join.identity {
             return Err(lost("it gave this actor another identity".into()));
         }
         self.crew.outbox.resume(joined.resume_sequence).map_err(lost)?;
+        if joined.life != self.crew.grants.life() {
+            tracing::info!(
+                "the learner was restarted and goes on from a checkpoint: life {} of the run",
+                joined.life
+            );
+            self.crew.grants.begin_life(joined.life);
+            self.crew.latest.look_again();
+        }
         tracing::info!(
             "reached the learner at {} again; resuming at unroll {}",
             self.address.url(),

@@ -166,6 +166,11 @@ impl Outbox {
         })
     }
 
+    /// Unrolls acknowledged so far, and environment steps in them.
+    pub(crate) fn acknowledged(&self) -> (u64, u64) {
+        self.gate.read(|state| (state.base, state.acknowledged_steps))
+    }
+
     /// Environment steps acknowledged so far.
     pub(crate) fn acknowledged_steps(&self) -> u64 {
         self.gate.read(|state| state.acknowledged_steps)

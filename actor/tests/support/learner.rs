@@ -69,6 +69,7 @@ pub fn chunks(snapshot: &Snapshot) -> Vec<v1::WeightsChunk> {
         crc32c,
         offset: 1000 * i as u64,
         data: data.to_vec().into(),
+        life: 0,
     };
     parts.map(chunk).collect()
 }
@@ -200,7 +201,11 @@ impl Learner for ScriptedLearner {
             self.know(held)?;
         }
         let resume_sequence = self.inner.seen.borrow().acknowledged;
-        Ok(Response::new(v1::JoinResponse { run: None, identity: Some(identity), resume_sequence }))
+        Ok(Response::new(v1::JoinResponse {
+            identity: Some(identity),
+            resume_sequence,
+            ..Default::default()
+        }))
     }
 
     async fn stream_unrolls(

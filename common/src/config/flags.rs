@@ -44,6 +44,12 @@ pub struct RunFlags {
     #[arg(long, requires = "run_dir", conflicts_with = "config")]
     pub resume: bool,
 
+    /// Write down in which order unrolls come, with their hashes: "order"; with their content as well: "content", for
+    /// `impresario replay` [report.record_arrivals; default: off]
+    #[arg(long, value_name = "WHAT", num_args = 0..=1, require_equals = true, default_missing_value = "order",
+          value_parser = ["off", "order", "content"])]
+    pub record_arrivals: Option<String>,
+
     /// Configuration file in TOML; flags and --set win over it
     #[arg(long, value_name = "FILE.toml")]
     pub config: Option<PathBuf>,

@@ -341,6 +341,9 @@ fn set_flags(layer: &mut Table, flags: &RunFlags) -> Result<(), ConfigError> {
     if let Some(steps) = flags.steps {
         put("run.steps", integer("--steps", steps)?)?;
     }
+    if let Some(what) = &flags.record_arrivals {
+        put("report.record_arrivals", what.as_str().into())?;
+    }
     if let Some(until) = flags.until_return {
         put("run.until_return", Value::try_from(until).map_err(|e| ConfigError::Value(e.to_string()))?)?;
     }

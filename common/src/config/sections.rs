@@ -456,14 +456,34 @@ pub struct ReportSection {
     pub curve_steps: u64,
     /// Seconds between two checkpoints; one is always written at the end.
     pub checkpoint_seconds: f64,
-    /// Environment steps between two further checkpoints, the first one before any training; 0 writes none. Of use to
-    /// evaluate a run all along (`impresario eval --all`), with `checkpoints_kept` large enough for all of them.
-    /// Training waits where the disk cannot keep up.
+    /// Environment steps between two further checkpoints, which are kept for good, the first one before any training; 0 writes
+    /// none. Of use to evaluate a run all along (`impresario eval --all`). Training waits where the disk cannot keep up.
     pub checkpoint_steps: u64,
-    /// Checkpoints kept; the oldest are removed.
+    /// Checkpoints kept for being the newest. Those that no key keeps are removed.
     pub checkpoints_kept: usize,
+    /// Checkpoints kept for having the best mean return of the last 100 episodes.
+    pub checkpoints_best: usize,
+    /// SAC: whether checkpoints hold the replay buffer. Without it they are small, and a resumed run fills the buffer anew to
+    /// `algorithm.learning_starts` before it goes on learning.
+    pub checkpoint_replay: bool,
+    /// What `arrivals/` keeps of the unrolls that are trained on: `"off"`, nothing; `"order"`, in which order they came, their
+    /// hashes and which batches they made; `"content"`, the unrolls as well, with which `impresario replay` makes the same
+    /// weights again. That takes about as many bytes as the traffic.
+    pub record_arrivals: RecordArrivals,
     /// Whether TensorBoard event files are written.
     pub tensorboard: bool,
+}
+
+/// What is kept of the unrolls that come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RecordArrivals {
+    /// Nothing.
+    Off,
+    /// Their order and hashes.
+    Order,
+    /// The unrolls as well.
+    Content,
 }
 
 impl Default for ReportSection {
@@ -474,6 +494,9 @@ impl Default for ReportSection {
             checkpoint_seconds: 60.0,
             checkpoint_steps: 0,
             checkpoints_kept: 3,
+            checkpoints_best: 1,
+            checkpoint_replay: true,
+            record_arrivals: RecordArrivals::Off,
             tensorboard: true,
         }
     }

@@ -32,6 +32,8 @@ pub struct Unroll {
     pub grant: u64,
     /// The policy version that acted.
     pub policy_version: u64,
+    /// The life of the run that made that version.
+    pub life: u64,
     /// T: environment steps of each copy.
     pub length: usize,
     /// E: environment copies, hence columns.
@@ -72,6 +74,7 @@ impl Unroll {
         Self {
             grant: 0,
             policy_version: 0,
+            life: 0,
             length: layout.length,
             copies,
             observations: Array::zeros(
@@ -147,6 +150,7 @@ impl Unroll {
             sequence: 0,
             grant: self.grant,
             policy_version: self.policy_version,
+            life: self.life,
             observations: Some(observed(&self.observations, per_step(&layout.observation, t + 1))),
             actions: Some(encode(&self.actions, per_step(&layout.action, t))),
             rewards: Some(encode_f32(&self.rewards, vec![t, e])),
@@ -230,6 +234,7 @@ impl Unroll {
         Ok(Self {
             grant: message.grant,
             policy_version: message.policy_version,
+            life: message.life,
             length: t,
             copies: e,
             observations,

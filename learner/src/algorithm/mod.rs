@@ -69,6 +69,7 @@ use impresario_common::config::{AlgorithmConfig, RunConfig};
 use impresario_common::policy::distribution::DistributionError;
 use impresario_common::policy::{PolicyError, PolicySpec, Weights};
 use impresario_common::space::EnvironmentSpec;
+use impresario_common::unroll::Array;
 
 use crate::batch::Batch;
 use crate::optimizer::Step;
@@ -107,6 +108,22 @@ pub trait Algorithm: Send {
         match state.0.first() {
             None => Ok(()),
             Some((name, _)) => Err(PolicyError::Weights(format!("{} keeps no {name}", self.name())).into()),
+        }
+    }
+
+    /// Experience that the method keeps for later updates, by name.
+    fn experience(&self) -> Vec<(String, Array)> {
+        vec![]
+    }
+
+    /// Goes on with what [`Self::experience`] gave.
+    ///
+    /// # Errors
+    /// If it does not fit.
+    fn load_experience(&mut self, experience: Vec<(String, Array)>) -> Result<(), TrainError> {
+        match experience.first() {
+            None => Ok(()),
+            Some((name, _)) => Err(TrainError::Checkpoint(format!("{} keeps no {name}", self.name()))),
         }
     }
 }

@@ -1,8 +1,11 @@
-//! The folder of checkpoints: written atomically, the newest kept, the newest whole one found.
+//! The folder of checkpoints: written atomically, kept by a rule, the newest whole one found.
 
+use std::cmp::Ordering;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+
+use impresario_common::config::RunConfig;
 
 use super::{Checkpoint, CheckpointError, file};
 
@@ -11,21 +14,70 @@ const SUFFIX: &str = ".safetensors";
 /// Files of this ending are unfinished: a crash left them.
 const UNFINISHED: &str = ".unfinished";
 
-/// Writes `checkpoint` into `folder`, then removes all but the newest `kept`; returns its path.
+/// Which checkpoints stay when a new one is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// So many of the newest; at least the one just written.
+    pub newest: usize,
+    /// So many of those with the best mean return of the last 100 episodes, of equals the newest.
+    pub best: usize,
+    /// The first one at or after each multiple of so many environment steps; 0 for none.
+    pub every_steps: u64,
+}
+
+impl Retention {
+    /// As the run's configuration says.
+    pub fn of_run(config: &RunConfig) -> Self {
+        let report = &config.report;
+        Self {
+            newest: report.checkpoints_kept,
+            best: report.checkpoints_best,
+            every_steps: report.checkpoint_steps,
+        }
+    }
+
+    /// Those of `found`, environment steps and mean return, the newest first, that may go.
+    fn dispensable(self, found: &[(u64, Option<f64>)]) -> Vec<usize> {
+        let mut ranked: Vec<usize> = (0..found.len()).filter(|&at| found[at].1.is_some()).collect();
+        // Stable: of equals the newest stays first.
+        ranked.sort_by(|&a, &b| found[b].1.partial_cmp(&found[a].1).unwrap_or(Ordering::Equal));
+        ranked.truncate(self.best);
+        let stretch = |at: usize| found.get(at).and_then(|(steps, _)| steps.checked_div(self.every_steps));
+        let is_milestone = |at: usize| self.every_steps > 0 && stretch(at) != stretch(at + 1);
+        (self.newest.max(1)..found.len()).filter(|at| !ranked.contains(at) && !is_milestone(*at)).collect()
+    }
+}
+
+/// Writes `checkpoint` into `folder`, then removes those that `retention` does not keep; returns its path.
 ///
 /// The file gets its name only once it is whole and on the disk.
 ///
 /// # Errors
 /// If it cannot be encoded or written; older checkpoints are untouched then.
-pub fn save(folder: &Path, checkpoint: &Checkpoint, kept: usize) -> Result<PathBuf, CheckpointError> {
+pub fn save(
+    folder: &Path,
+    checkpoint: &Checkpoint,
+    retention: Retention,
+) -> Result<PathBuf, CheckpointError> {
     let bytes = file::encode(checkpoint)?;
     let path = folder.join(format!("{PREFIX}{:012}{SUFFIX}", checkpoint.env_steps));
     fs::create_dir_all(folder).map_err(|source| failed("create", folder, source))?;
     write_atomically(&path, &bytes)?;
-    for (_, old) in list(folder)?.into_iter().skip(kept.max(1)).filter(|(_, old)| *old != path) {
-        fs::remove_file(&old).map_err(|source| failed("remove", &old, source))?;
+    let listed = list(folder)?;
+    let mean_return = |path: &Path| if retention.best > 0 { file::mean_return(path) } else { None };
+    let found: Vec<_> = listed.iter().map(|(steps, path)| (*steps, mean_return(path))).collect();
+    for old in retention.dispensable(&found).into_iter().map(|at| &listed[at].1).filter(|old| **old != path) {
+        fs::remove_file(old).map_err(|source| failed("remove", old, source))?;
     }
     Ok(path)
+}
+
+/// Writes `checkpoint` to `path`, whole or not at all.
+///
+/// # Errors
+/// If it cannot be encoded or written.
+pub fn write(path: &Path, checkpoint: &Checkpoint) -> Result<(), CheckpointError> {
+    write_atomically(path, &file::encode(checkpoint)?)
 }
 
 /// Reads and verifies one checkpoint.

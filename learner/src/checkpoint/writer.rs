@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use super::{Checkpoint, CheckpointError, skipped, store};
+use super::{Checkpoint, CheckpointError, Retention, skipped, store};
 use crate::batch::Batch;
 
 /// Skipped batches written in one run: the first ones tell the cause.
@@ -72,16 +72,16 @@ impl Shared {
 }
 
 impl CheckpointWriter {
-    /// Starts the thread: checkpoints go to `run_dir/checkpoints`, of which the newest `kept` stay.
+    /// Starts the thread: checkpoints go to `run_dir/checkpoints`, where those stay that `retention` keeps.
     ///
     /// # Errors
     /// If there can be no thread.
-    pub fn start(run_dir: &Path, kept: usize) -> std::io::Result<Self> {
+    pub fn start(run_dir: &Path, retention: Retention) -> std::io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let (run_dir, theirs) = (run_dir.to_owned(), shared.clone());
         let thread = thread::Builder::new()
             .name("checkpoints".into())
-            .spawn(move || write_all(&theirs, &run_dir, kept))?;
+            .spawn(move || write_all(&theirs, &run_dir, retention))?;
         Ok(Self { shared, thread: Some(thread) })
     }
 
@@ -141,7 +141,7 @@ impl Drop for CheckpointWriter {
 }
 
 /// The thread: writes until closed; returns what became of the last checkpoint.
-fn write_all(shared: &Shared, run_dir: &Path, kept: usize) -> Result<(), CheckpointError> {
+fn write_all(shared: &Shared, run_dir: &Path, retention: Retention) -> Result<(), CheckpointError> {
     let folder = run_dir.join("checkpoints");
     let mut last = Ok(());
     let mut batches = 0;
@@ -154,7 +154,7 @@ fn write_all(shared: &Shared, run_dir: &Path, kept: usize) -> Result<(), Checkpo
             note(shared, "the batch of a skipped update", &result);
         }
         for checkpoint in taken.milestones.into_iter().chain(taken.checkpoint) {
-            let result = store::save(&folder, &checkpoint, kept);
+            let result = store::save(&folder, &checkpoint, retention);
             note(shared, "a checkpoint", &result);
             last = result.map(drop);
         }

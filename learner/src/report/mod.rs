@@ -37,6 +37,7 @@ pub mod summary;
 pub mod tensorboard;
 pub mod verdict;
 
+pub(crate) use append_file::write_atomically;
 pub use curve::Point;
 pub use line::{Line, SystemView};
 pub use progress::Progress;

@@ -8,6 +8,7 @@ use impresario_common::config::{ConfigError, RUN_CONFIG_FILE, RunConfig};
 use impresario_common::space::EnvironmentSpec;
 
 use super::append_file::write_atomically;
+use crate::lives::RunRecord;
 
 /// A run directory that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +71,8 @@ impl RunDir {
         if dir.config_path().try_exists().map_err(unusable)? {
             return Err(RunDirError::Occupied(dir.path));
         }
+        // First, so that a run that has a configuration can be resumed.
+        RunRecord::new().write(&dir.path)?;
         dir.write_config(config)?;
         std::fs::create_dir_all(dir.checkpoints()).map_err(unusable)?;
         Ok(dir)
@@ -92,6 +95,14 @@ impl RunDir {
     /// `config.toml`: the run's configuration, fully resolved.
     pub fn config_path(&self) -> PathBuf {
         self.path.join(RUN_CONFIG_FILE)
+    }
+
+    /// The run's name and its lives.
+    ///
+    /// # Errors
+    /// If `run.json` cannot be read.
+    pub fn record(&self) -> Result<RunRecord, RunDirError> {
+        Ok(RunRecord::read(&self.path)?.unwrap_or_default())
     }
 
     /// `environment.toml`: what the run's environment shows and accepts.

@@ -249,7 +249,7 @@ mod tests {
         let unroll = v1::Unroll { sequence: 1 << 40, observations: Some(tensor), ..v1::Unroll::default() };
         let dropped_steps = [("unsent".to_owned(), 7)].into();
         let progress = v1::Progress { produced_steps: 9, dropped_steps, worker_time: None };
-        let goodbye = v1::Goodbye { progress: Some(progress.clone()) };
+        let goodbye = v1::Goodbye { progress: Some(progress.clone()), ..Default::default() };
         let messages = [Kind::Unroll(unroll), Kind::Progress(progress), Kind::Goodbye(goodbye)].map(message);
         let bytes = messages.iter().flat_map(prefixed).collect::<Vec<u8>>();
         for piece in (1..=64).chain([300, bytes.len() - 1, bytes.len()]) {

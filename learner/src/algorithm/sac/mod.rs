@@ -19,8 +19,8 @@
 //! * [`replay`]: the buffer. * [`critic`]: the estimates. * [`continuous`], [`discrete`]: the losses' arithmetic.
 //! * here: a gradient step, and how many of them a batch is worth.
 //!
-//! A version of the policy is all gradient steps that a batch is worth. The replay buffer is not part of a
-//! checkpoint: a resumed run fills it anew to `learning_starts` before it goes on learning.
+//! A version of the policy is all gradient steps that a batch is worth. The replay buffer is part of a checkpoint with
+//! `report.checkpoint_replay`; otherwise a resumed run fills it anew to `learning_starts` before it goes on learning.
 
 pub mod continuous;
 pub mod critic;
@@ -505,12 +505,12 @@ impl Algorithm for Sac {
         self.log_alpha.save("alpha", &mut state)?;
         let slow = self.slow.copied()?.0.into_iter();
         state.0.extend(slow.map(|(name, tensor)| (format!("slow/{name}"), tensor)));
-        state.0.push(("due".into(), Tensor::new(&[self.due as f32], &Device::Cpu)?));
+        state.0.push(("due".into(), count_to_tensor(self.due.to_bits())?));
         Ok(state)
     }
 
     fn load_state(&mut self, state: &Weights) -> Result<(), TrainError> {
-        let due = state.get("due", &[1])?.to_vec1::<f32>()?[0];
+        let due = f64::from_bits(tensor_to_count(&state.get("due", &[4])?)?);
         let mut slow = Vec::with_capacity(self.slow.0.len());
         for (name, tensor) in &self.slow.0 {
             slow.push((name.clone(), state.get(&format!("slow/{name}"), tensor.dims())?));
@@ -518,8 +518,16 @@ impl Algorithm for Sac {
         self.critics.load("critics", state)?;
         self.log_alpha.load("alpha", state)?;
         polyak::follow(&self.slow, &Parameters::new(&Weights(slow))?, 1.0)?;
-        self.due = due.into();
+        self.due = due;
         Ok(())
+    }
+
+    fn experience(&self) -> Vec<(String, Array)> {
+        self.replay.save()
+    }
+
+    fn load_experience(&mut self, experience: Vec<(String, Array)>) -> Result<(), TrainError> {
+        self.replay.load(experience).map_err(TrainError::Checkpoint)
     }
 }
 

@@ -1,7 +1,9 @@
 //! [`Replay`]: a ring of transitions, filled from batches and drawn from at random.
 
+use std::collections::BTreeMap;
+
 use impresario_common::random::Stream;
-use impresario_common::space::{EnvironmentSpec, Space};
+use impresario_common::space::{ElementType, EnvironmentSpec, Space};
 use impresario_common::unroll::Array;
 use rand::RngExt;
 
@@ -126,6 +128,70 @@ impl Replay {
         self.next_masks[at * m..(at + 1) * m].copy_from_slice(mask_of(batch, next, m));
     }
 
+    /// All that is held, by name, as [`Self::load`] takes it.
+    pub fn save(&self) -> Vec<(String, Array)> {
+        let head = self.head as u64;
+        [
+            ("observations", self.observations.clone()),
+            ("next_observations", self.next_observations.clone()),
+            ("actions", self.actions.clone()),
+            ("rewards", Array::F32(self.rewards.clone())),
+            ("terminated", Array::U8(self.terminated.clone())),
+            ("masks", Array::U8(self.masks.clone())),
+            ("next_masks", Array::U8(self.next_masks.clone())),
+            ("head", Array::U8(head.to_le_bytes().to_vec())),
+        ]
+        .map(|(name, array)| (name.to_owned(), array))
+        .into()
+    }
+
+    /// Holds what [`Self::save`] gave, in the very places; drawing goes on as if nothing had happened.
+    ///
+    /// # Errors
+    /// With what does not fit; nothing has changed then.
+    pub fn load(&mut self, arrays: Vec<(String, Array)>) -> Result<(), String> {
+        let mut arrays: BTreeMap<String, Array> = arrays.into_iter().collect();
+        let mut take = |name: &str, dtype: ElementType| match arrays.remove(name) {
+            Some(array) if array.dtype() == dtype => Ok(array),
+            Some(array) => Err(format!("the replay's {name} are {}, expected {dtype}", array.dtype())),
+            None => Err(format!("the replay's {name} are missing")),
+        };
+        let (seen, acted) = (self.observations.dtype(), self.actions.dtype());
+        let observations = take("observations", seen)?;
+        let next_observations = take("next_observations", seen)?;
+        let actions = take("actions", acted)?;
+        let rewards = floats_of(take("rewards", ElementType::F32)?);
+        let terminated = bytes_of(take("terminated", ElementType::U8)?);
+        let masks = bytes_of(take("masks", ElementType::U8)?);
+        let next_masks = bytes_of(take("next_masks", ElementType::U8)?);
+        let head = bytes_of(take("head", ElementType::U8)?);
+        let head = <[u8; 8]>::try_from(head).map_err(|_| "the replay's head is no number".to_owned())?;
+        let (held, head) = (rewards.len(), u64::from_le_bytes(head) as usize);
+        let lens = [
+            (observations.len(), held * self.observation_len),
+            (next_observations.len(), held * self.observation_len),
+            (actions.len(), held * self.action_len),
+            (terminated.len(), held),
+            (masks.len(), held * self.mask_len),
+            (next_masks.len(), held * self.mask_len),
+        ];
+        if let Some((len, expected)) = lens.into_iter().find(|(len, expected)| len != expected) {
+            return Err(format!("the replay has an array of {len} numbers where {expected} belong"));
+        }
+        let capacity = self.capacity;
+        if held > capacity || head > 0 && (held != capacity || head >= capacity) {
+            return Err(format!(
+                "its replay of {held} transitions does not fit algorithm.replay_capacity = {capacity}: take that from the \
+                 configuration it was written with"
+            ));
+        }
+        (self.observations, self.next_observations, self.actions) =
+            (observations, next_observations, actions);
+        (self.rewards, self.terminated) = (rewards, terminated);
+        (self.masks, self.next_masks, self.head) = (masks, next_masks, head);
+        Ok(())
+    }
+
     /// Draws `count` transitions uniformly, with replacement.
     ///
     /// # Panics
@@ -155,6 +221,14 @@ impl Replay {
     }
 }
 
+fn floats_of(array: Array) -> Vec<f32> {
+    if let Array::F32(values) = array { values } else { vec![] }
+}
+
+fn bytes_of(array: Array) -> Vec<u8> {
+    if let Array::U8(values) = array { values } else { vec![] }
+}
+
 /// The mask of the observation in row `row` of `batch`, which has `len` flags. Where there is none, behind the end of an
 /// episode, it is of no account.
 fn mask_of(batch: &Batch, row: usize, len: usize) -> &[u8] {
@@ -173,6 +247,32 @@ mod tests {
         match array {
             Array::F32(values) => values,
             other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_saved_is_drawn_from_alike_and_what_does_not_fit_is_refused() {
+        let action = Space::boxed(&[-1.0; 2], &[1.0; 2]);
+        let environment = testing::environment(action.clone());
+        // Rings that are not full, and full with the oldest in the middle.
+        for capacity in [100, 17] {
+            let mut replay = Replay::new(capacity, &environment);
+            replay.extend(&testing::batch(&action, 3));
+            replay.extend(&testing::batch(&action, 4));
+            let mut back = Replay::new(capacity, &environment);
+            back.load(replay.save()).unwrap();
+            let batch = testing::batch(&action, 5);
+            replay.extend(&batch);
+            back.extend(&batch);
+            let draw = |replay: &Replay| replay.sample(64, &mut random::stream(5, Purpose::Learner, [0; 3]));
+            assert_eq!(draw(&replay), draw(&back));
+            let mut small = Replay::new(16, &environment);
+            assert!(small.load(replay.save()).unwrap_err().contains("replay_capacity = 16"));
+            assert!(small.is_empty());
+            let mut cut = replay.save();
+            cut[3].1.resize(2);
+            assert!(back.load(cut).unwrap_err().contains("numbers where"));
+            assert!(back.load(replay.save().split_off(1)).unwrap_err().contains("observations are missing"));
         }
     }
 

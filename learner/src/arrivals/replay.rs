@@ -1,0 +1,270 @@
+//! The learner again, from its records alone: the same batches in the same order, hence the same weights, bit for bit.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use impresario_common::config::{ConfigError, RunConfig};
+use impresario_common::policy::PolicySpec;
+use impresario_common::unroll::{Unroll, UnrollLayout};
+
+use super::{Arrival, Begin, Event, Frames, RecordError, Trained, hex};
+use crate::algorithm::{Outcome, TrainError};
+use crate::checkpoint::{self, CheckpointError};
+use crate::intake::assemble;
+use crate::trainer::Trainer;
+
+/// A replay that cannot begin or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// There is nothing on record.
+    #[error("{} has no arrivals on record: train with --record-arrivals=content", .0.display())]
+    Nothing(PathBuf),
+    /// The records are without content.
+    #[error(
+        "{} has the order of arrivals and their hashes, but not the unrolls: train with --record-arrivals=content to \
+         replay them",
+        .0.display()
+    )]
+    NoContent(PathBuf),
+    /// The records cannot be used.
+    #[error(transparent)]
+    Records(#[from] RecordError),
+    /// The configuration on record cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The checkpoint that the life went on from cannot be used.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// An update failed.
+    #[error("update {update} failed: {source}")]
+    Train {
+        /// Which, counting from the records' beginning.
+        update: u64,
+        /// Why.
+        source: TrainError,
+    },
+    /// An update came to other weights than are on record.
+    #[error(
+        "update {update} came to version {version} with weights {weights}, but on record is version {expected_version} with \
+         {expected}: another build, another machine or another number of threads may compute otherwise"
+    )]
+    Differs {
+        /// Which, counting from the records' beginning.
+        update: u64,
+        /// The version that it made.
+        version: u64,
+        /// The hash of its weights.
+        weights: String,
+        /// What is on record.
+        expected_version: u64,
+        /// What is on record.
+        expected: String,
+    },
+}
+
+/// What a replay has come to so far.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Replayed {
+    /// The life of the run.
+    pub life: u64,
+    /// Unrolls that came in.
+    pub arrivals: u64,
+    /// Updates made, skipped ones included.
+    pub updates: u64,
+    /// Environment steps trained on, those before the life included.
+    pub env_steps: u64,
+    /// The policy's version.
+    pub policy_version: u64,
+    /// SHA-256 of its weights.
+    pub weights: Vec<u8>,
+}
+
+/// One life of a run, replayed record by record.
+pub struct Replay {
+    frames: Frames,
+    layout: UnrollLayout,
+    trainer: Trainer,
+    /// Arrivals of which columns are still to be trained, and how many.
+    waiting: BTreeMap<u64, (Arc<Unroll>, usize)>,
+    so_far: Replayed,
+}
+
+/// The lives of the run in `run_dir` that have arrivals on record, the first ones first.
+///
+/// # Errors
+/// If there are none, or the folder cannot be read.
+pub fn lives(run_dir: &Path) -> Result<Vec<u64>, ReplayError> {
+    let folder = super::folder(run_dir);
+    let life = |entry: std::fs::DirEntry| {
+        let name = entry.file_name().into_string().ok()?;
+        name.strip_prefix("life-")?.strip_suffix(".records")?.parse().ok()
+    };
+    let mut lives: Vec<u64> =
+        std::fs::read_dir(folder).into_iter().flatten().flatten().filter_map(life).collect();
+    lives.sort_unstable();
+    if lives.is_empty() { Err(ReplayError::Nothing(run_dir.to_owned())) } else { Ok(lives) }
+}
+
+/// How the life with records at `path` began, and the configuration that it ran with.
+///
+/// # Errors
+/// If the records cannot be used.
+pub fn beginning(path: &Path) -> Result<(Begin, RunConfig), ReplayError> {
+    let mut frames = Frames::open(path)?;
+    let begin = begin(&mut frames)?;
+    let config = RunConfig::from_toml(&begin.config)?;
+    Ok((begin, config))
+}
+
+fn begin(frames: &mut Frames) -> Result<Begin, RecordError> {
+    match frames.next_record()?.and_then(|record| record.event) {
+        Some(Event::Begin(begin)) => Ok(begin),
+        _ => Err(frames.contradiction("the first record does not say how the life began")),
+    }
+}
+
+impl Replay {
+    /// The life `life` of the run in `run_dir`, before its first update.
+    ///
+    /// # Errors
+    /// If the records cannot be used.
+    pub fn open(run_dir: &Path, life: u64) -> Result<Self, ReplayError> {
+        let path = super::records_path(run_dir, life);
+        let mut frames = Frames::open(&path)?;
+        let begin = begin(&mut frames)?;
+        if !begin.content {
+            return Err(ReplayError::NoContent(path));
+        }
+        let config = RunConfig::from_toml(&begin.config)?;
+        let environment = toml::from_str(&begin.environment)
+            .map_err(|e| frames.contradiction(format!("the environment on record: {e}")))?;
+        let failed = |source| ReplayError::Train { update: 0, source };
+        let mut trainer = Trainer::new(&config, &environment).map_err(failed)?;
+        let origin = super::origin_path(run_dir, life);
+        if begin.policy_version > 0 || origin.exists() {
+            trainer.restore(&checkpoint::load(&origin)?).map_err(failed)?;
+        }
+        if trainer.version() != begin.policy_version {
+            let problem = format!(
+                "the life began from version {}, its checkpoint is of {}",
+                begin.policy_version,
+                trainer.version()
+            );
+            return Err(frames.contradiction(problem).into());
+        }
+        let policy = PolicySpec::of_run(&config, &environment).map_err(|e| failed(e.into()))?;
+        let layout = UnrollLayout::of_run(&config, config.rollout.unroll_length, &environment, &policy);
+        let so_far = Replayed {
+            life,
+            env_steps: begin.env_steps,
+            policy_version: begin.policy_version,
+            weights: super::weights_hash(&trainer.snapshot().map_err(failed)?.weights)
+                .map_err(|e| failed(e.into()))?,
+            ..Replayed::default()
+        };
+        Ok(Self { frames, layout, trainer, waiting: BTreeMap::new(), so_far })
+    }
+
+    /// What it has come to so far.
+    pub fn so_far(&self) -> &Replayed {
+        &self.so_far
+    }
+
+    /// Goes on to the end of the next update; false at the end of the records.
+    ///
+    /// # Errors
+    /// If the records cannot be used, an update fails, or it comes to other weights than are on record.
+    pub fn next_update(&mut self) -> Result<bool, ReplayError> {
+        loop {
+            match self.frames.next_record()?.map(|record| record.event) {
+                None => return Ok(false),
+                Some(Some(Event::Arrival(arrival))) => self.take_in(arrival)?,
+                Some(Some(Event::Trained(trained))) => {
+                    self.train(&trained)?;
+                    return Ok(true);
+                }
+                Some(Some(Event::Begin(_)) | None) => {
+                    return Err(self.frames.contradiction("it belongs nowhere").into());
+                }
+            }
+        }
+    }
+
+    fn take_in(&mut self, arrival: Arrival) -> Result<(), ReplayError> {
+        if arrival.number != self.so_far.arrivals {
+            let problem = format!("it is arrival {}, expected {}", arrival.number, self.so_far.arrivals);
+            return Err(self.frames.contradiction(problem).into());
+        }
+        let Some(content) = arrival.content else {
+            return Err(self.frames.contradiction("the unroll itself is missing").into());
+        };
+        let copies = arrival.copies as usize;
+        let unroll = Unroll::from_wire(content, &self.layout, copies)
+            .map_err(|e| self.frames.contradiction(format!("arrival {}: {e}", arrival.number)))?;
+        let (_, hash) = super::content_hash(&unroll, &self.layout);
+        if hash != arrival.hash {
+            let problem = format!(
+                "arrival {} of actor {}, unroll {}, is not what came: its hash is {}, but {} was recorded",
+                arrival.number,
+                arrival.actor,
+                arrival.sequence,
+                hex(&hash),
+                hex(&arrival.hash)
+            );
+            return Err(self.frames.contradiction(problem).into());
+        }
+        self.waiting.insert(arrival.number, (Arc::new(unroll), copies));
+        self.so_far.arrivals += 1;
+        Ok(())
+    }
+
+    fn train(&mut self, trained: &Trained) -> Result<(), ReplayError> {
+        let mut parts = vec![];
+        for part in &trained.parts {
+            let range = part.from as usize..part.upto as usize;
+            let waiting = self.waiting.get_mut(&part.arrival);
+            let Some((unroll, left)) = waiting.filter(|(unroll, left)| {
+                range.start < range.end && range.end <= unroll.copies && range.len() <= *left
+            }) else {
+                let problem = format!(
+                    "columns {range:?} of arrival {} were trained on, which are not there",
+                    part.arrival
+                );
+                return Err(self.frames.contradiction(problem).into());
+            };
+            *left -= range.len();
+            let spent = *left == 0;
+            parts.push((unroll.clone(), range));
+            if spent {
+                self.waiting.remove(&part.arrival);
+            }
+        }
+        if parts.is_empty() {
+            return Err(self.frames.contradiction("a batch of nothing").into());
+        }
+        let update = self.so_far.updates;
+        let failed = |source| ReplayError::Train { update, source };
+        let batch = assemble(&self.layout, parts).batch;
+        let report = self.trainer.train(&batch, self.so_far.env_steps).map_err(failed)?;
+        self.so_far.updates += 1;
+        let skipped = matches!(report.outcome, Outcome::Skipped { .. });
+        if !skipped {
+            self.so_far.env_steps += batch.steps() as u64;
+        }
+        self.so_far.policy_version = self.trainer.version();
+        let weights = self.trainer.snapshot().map_err(failed)?.weights;
+        self.so_far.weights = super::weights_hash(&weights).map_err(|e| failed(e.into()))?;
+        let expected = (trained.policy_version, &trained.hash, trained.skipped);
+        if (self.so_far.policy_version, &self.so_far.weights, skipped) != expected {
+            return Err(ReplayError::Differs {
+                update,
+                version: self.so_far.policy_version,
+                weights: hex(&self.so_far.weights),
+                expected_version: trained.policy_version,
+                expected: hex(&trained.hash),
+            });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,230 @@
+//! Runs that go on after their learner is gone: stopped, killed, its checkpoint damaged, its disk full.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::path::Path;
+
+use support::{
+    Ended, Process, assert_balanced, produced, resume_learner, run, start, start_actor, start_learner,
+    summary, trained, wait_until,
+};
+
+const FAST_REPORTS: [&str; 2] = ["--set", "report.interval_seconds=0.1"];
+
+fn kill(learner: Process) {
+    learner.signal("KILL");
+    assert!(!learner.end().status.success());
+}
+
+/// The checkpoints in a run's directory, oldest first.
+fn checkpoints(run_dir: &Path) -> Vec<std::path::PathBuf> {
+    impresario_learner::checkpoint::paths(&run_dir.join("checkpoints")).unwrap()
+}
+
+#[test]
+fn a_learner_that_is_killed_again_and_again_goes_on_with_its_actors_and_no_step_is_lost_from_the_books() {
+    let folder = tempfile::tempdir().unwrap();
+    let budget = ["--until-return", "never", "--steps", "400000"];
+    let args = [&budget[..], &FAST_REPORTS].concat();
+    let (mut learner, url) = start_learner(folder.path(), &args);
+    let mut actors = vec![start_actor(&url, &[]), start_actor(&url, &["--workers", "2"])];
+    // Before there is any checkpoint: the run begins again, and the actors are the same.
+    trained(&mut learner, 20_000);
+    kill(learner);
+    assert!(checkpoints(folder.path()).is_empty());
+    let often = ["--set", "report.checkpoint_seconds=0.2"];
+    let mut learner = resume_learner(folder.path(), &url, &often);
+    for (life, steps) in [60_000, 150_000, 240_000].into_iter().enumerate() {
+        trained(&mut learner, steps);
+        wait_until("a checkpoint", || !checkpoints(folder.path()).is_empty());
+        if life == 1 {
+            // One that no checkpoint may know.
+            actors.push(start_actor(&url, &[]));
+            learner.wait_for("the third actor", |line| line.contains("actor joined").then_some(()));
+        }
+        kill(learner);
+        learner = resume_learner(folder.path(), &url, &[]);
+    }
+    let ended = learner.end();
+    assert_eq!(ended.code(), 0, "{}", ended.stderr);
+    let ended: Vec<Ended> = actors.into_iter().map(Process::end).collect();
+    let mut told = 0;
+    for actor in &ended {
+        assert_eq!(actor.code(), 0, "{}", actor.stderr);
+        assert!(actor.stderr.contains("the learner was restarted"), "{}", actor.stderr);
+        assert!(!actor.stderr.contains("no longer knows"), "{}", actor.stderr);
+        told += produced(actor);
+    }
+    let outcome = summary(folder.path());
+    assert_balanced(&outcome);
+    let books = &outcome["accounting"];
+    assert_eq!(books["produced"], told, "both sides count the same: {books}");
+    assert!(books["dropped"]["learner_restart"].as_u64().unwrap() > 0, "{books}");
+    assert!(books["dropped"].get("actor_lost").is_none(), "{books}");
+    assert!(outcome["policy_lag"]["max"].as_u64().unwrap() <= 4, "{outcome}");
+}
+
+#[test]
+fn a_run_whose_learner_was_killed_is_solved_by_the_next_one_with_the_same_actors() {
+    let folder = tempfile::tempdir().unwrap();
+    let often = ["--set", "report.checkpoint_seconds=0.2"];
+    let (mut learner, url) = start_learner(folder.path(), &[&FAST_REPORTS[..], &often].concat());
+    let actors = [start_actor(&url, &[]), start_actor(&url, &[])];
+    trained(&mut learner, 40_000);
+    wait_until("a checkpoint", || !checkpoints(folder.path()).is_empty());
+    kill(learner);
+    let ended = resume_learner(folder.path(), &url, &[]).end();
+    assert_eq!(ended.code(), 0, "{}", ended.stderr);
+    for actor in actors {
+        let actor = actor.end();
+        assert_eq!(actor.code(), 0, "{}", actor.stderr);
+    }
+    let outcome = summary(folder.path());
+    assert_eq!(outcome["solved"], true, "{outcome}");
+    assert_balanced(&outcome);
+}
+
+#[test]
+fn a_lockstep_run_goes_on_with_its_actors_after_its_learner_was_killed() {
+    let folder = tempfile::tempdir().unwrap();
+    let lockstep = ["--algorithm", "a2c", "--set", "learner.max_policy_lag=0", "--until-return", "never"];
+    let size = ["--envs-per-actor", "8", "--set", "learner.batch_size=32", "--steps", "120000"];
+    let patience = ["--set", "learner.wait_for_actors=2", "--set", "report.checkpoint_seconds=0.2"];
+    let args = [&lockstep[..], &size, &patience, &FAST_REPORTS].concat();
+    let (mut learner, url) = start_learner(folder.path(), &args);
+    let actors = [start_actor(&url, &[]), start_actor(&url, &["--workers", "2"])];
+    trained(&mut learner, 40_000);
+    wait_until("a checkpoint", || !checkpoints(folder.path()).is_empty());
+    kill(learner);
+    let ended = resume_learner(folder.path(), &url, &[]).end();
+    assert_eq!(ended.code(), 0, "{}", ended.stderr);
+    let mut told = 0;
+    for actor in actors {
+        let actor = actor.end();
+        assert_eq!(actor.code(), 0, "{}", actor.stderr);
+        told += produced(&actor);
+    }
+    let outcome = summary(folder.path());
+    assert_balanced(&outcome);
+    assert_eq!(
+        (&outcome["accounting"]["produced"], &outcome["policy_lag"]["max"]),
+        (&told.into(), &0.into())
+    );
+}
+
+#[test]
+fn a_damaged_checkpoint_is_named_and_passed_over_and_a_run_without_a_whole_one_is_not_begun_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let run_dir = folder.path().join("run");
+    let path = run_dir.to_str().unwrap();
+    let steps =
+        |steps: &'static str| ["train", "--until-return", "never", "--run-dir", path, "--steps", steps];
+    let milestones = ["--set", "report.checkpoint_steps=10000"];
+    let ended = run(&[&steps("30000")[..], &milestones].concat());
+    assert_eq!(ended.code(), 0, "{}", ended.stderr);
+    let all = checkpoints(&run_dir);
+    let newest = all.last().unwrap();
+    let mut bytes = std::fs::read(newest).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(newest, bytes).unwrap();
+    let ended = run(&[&steps("40000")[..], &["--resume"]].concat());
+    assert_eq!(ended.code(), 0, "{}", ended.stderr);
+    let name = newest.file_name().unwrap().to_str().unwrap();
+    assert!(ended.stderr.contains(name) && ended.stderr.contains("its checksum is"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("going on from"), "{}", ended.stderr);
+    assert_balanced(&summary(&run_dir));
+
+    for checkpoint in checkpoints(&run_dir) {
+        std::fs::write(checkpoint, b"not a checkpoint").unwrap();
+    }
+    let refused = run(&[&steps("50000")[..], &["--resume"]].concat());
+    assert_eq!(refused.code(), 64, "{}", refused.stderr);
+    assert!(refused.stderr.contains("no checkpoint that is whole"), "{}", refused.stderr);
+}
+
+/// The last weights of a run and their version, with what its algorithm remembers.
+fn outcome_of(run_dir: &Path) -> (u64, Vec<(String, Vec<f32>)>) {
+    let (_, checkpoint) =
+        impresario_learner::checkpoint::latest(&run_dir.join("checkpoints")).unwrap().unwrap();
+    let flat = |(name, tensor): &(String, candle_core::Tensor)| {
+        (name.clone(), tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap())
+    };
+    let all = checkpoint.weights.0.iter().chain(&checkpoint.algorithm.0);
+    (checkpoint.policy_version, all.map(flat).collect())
+}
+
+/// A lockstep run of `steps` steps, of which an update takes 320, with two actors.
+fn lockstep<'a>(run_dir: &'a Path, steps: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    let fixed =
+        ["train", "--until-return", "never", "--log-format", "json", "--set", "learner.max_policy_lag=0"];
+    let size = ["--envs-per-actor", "8", "--set", "learner.batch_size=16"];
+    let run = ["--run-dir", run_dir.to_str().unwrap(), "--steps", steps];
+    [&fixed[..], &size, &FAST_REPORTS, &run, more].concat()
+}
+
+#[test]
+fn ten_updates_and_ten_more_after_a_stop_are_twenty_updates_bit_for_bit() {
+    let sac = [
+        ["--set", "policy.squash=true"],
+        ["--set", "algorithm.learning_starts=1000"],
+        ["--set", "algorithm.replay_capacity=2000"],
+        ["--set", "algorithm.replay_batch=32"],
+        ["--set", "algorithm.updates_per_step=0.03"],
+    ]
+    .concat();
+    let sac = [&["--algorithm", "sac", "--env", "Pendulum-v1"][..], &sac].concat();
+    let two_workers = ["--set", "rollout.workers_per_actor=2"];
+    let lstm = ["--set", "policy.core=lstm"];
+    for (name, method) in [
+        ("a2c", vec!["--algorithm", "a2c"]),
+        ("ppo", [&["--algorithm", "ppo"][..], &two_workers].concat()),
+        ("ppo-lstm", [&["--algorithm", "ppo"][..], &lstm].concat()),
+        ("sac", sac),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let (whole, parts) = (folder.path().join("whole"), folder.path().join("parts"));
+        let train = |args: &[&str]| {
+            let ended = run(args);
+            assert_eq!(ended.code(), 0, "{name}: {}", ended.stderr);
+            assert!(!ended.stderr.contains("starts new episodes"), "{name}: {}", ended.stderr);
+        };
+        train(&lockstep(&whole, "6400", &method));
+        train(&lockstep(&parts, "3200", &method));
+        let half = outcome_of(&parts);
+        train(&lockstep(&parts, "6400", &["--resume"]));
+        let (version, weights) = outcome_of(&whole);
+        assert!(half.0 < version, "{name}: {} and {version} updates", half.0);
+        if name != "sac" {
+            assert_eq!((half.0, version), (10, 20), "{name}");
+        }
+        assert!(outcome_of(&parts) == (version, weights), "{name}: the weights differ");
+        assert_balanced(&summary(&parts));
+        // Episodes that were under way when it stopped have been played to their ends.
+        for key in ["episodes", "mean_return_100"] {
+            assert_eq!(summary(&parts)[key], summary(&whole)[key], "{name}: {key}");
+        }
+    }
+}
+
+#[test]
+fn a_lockstep_run_that_is_stopped_at_any_moment_takes_the_same_way_when_it_is_resumed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, parts) = (folder.path().join("whole"), folder.path().join("parts"));
+    let method = ["--algorithm", "ppo"];
+    assert_eq!(run(&lockstep(&whole, "160000", &method)).code(), 0);
+    let mut first = start(&lockstep(&parts, "160000", &method));
+    for steps in [10_000, 40_000] {
+        trained(&mut first, steps);
+        first.signal("TERM");
+        let ended = first.end();
+        assert_eq!(ended.code(), 0, "{}", ended.stderr);
+        assert_eq!(summary(&parts)["stopped_by"], "shutdown");
+        first = start(&lockstep(&parts, "160000", &["--resume"]));
+    }
+    let ended = first.end();
+    assert_eq!(ended.code(), 0, "{}", ended.stderr);
+    assert!(outcome_of(&parts) == outcome_of(&whole), "the weights differ");
+    assert_balanced(&summary(&parts));
+}

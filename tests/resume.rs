@@ -166,7 +166,8 @@ fn outcome_of(run_dir: &Path) -> (u64, Vec<(String, Vec<f32>)>) {
 fn lockstep<'a>(run_dir: &'a Path, steps: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     let fixed =
         ["train", "--until-return", "never", "--log-format", "json", "--set", "learner.max_policy_lag=0"];
-    let size = ["--envs-per-actor", "8", "--set", "learner.batch_size=16"];
+    let size =
+        ["--envs-per-actor", "8", "--set", "learner.batch_size=16", "--set", "rollout.unroll_length=20"];
     let run = ["--run-dir", run_dir.to_str().unwrap(), "--steps", steps];
     [&fixed[..], &size, &FAST_REPORTS, &run, more].concat()
 }

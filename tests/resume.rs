@@ -159,7 +159,8 @@ fn outcome_of(run_dir: &Path) -> (u64, Vec<(String, Vec<f32>)>) {
 fn lockstep<'a>(run_dir: &'a Path, steps: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     let fixed =
         ["train", "--until-return", "never", "--log-format", "json", "--set", "learner.max_policy_lag=0"];
-    let size = ["--envs-per-actor", "8", "--set", "learner.batch_size=16"];
+    let size =
+        ["--envs-per-actor", "8", "--set", "learner.batch_size=16", "--set", "rollout.unroll_length=20"];
     let run = ["--run-dir", run_dir.to_str().unwrap(), "--steps", steps];
     [&fixed[..], &size, &FAST_REPORTS, &run, more].concat()
 }
@@ -227,4 +228,133 @@ fn a_lockstep_run_that_is_stopped_at_any_moment_takes_the_same_way_when_it_is_re
     assert_eq!(ended.code(), 0, "{}", ended.stderr);
     assert!(outcome_of(&parts) == outcome_of(&whole), "the weights differ");
     assert_balanced(&summary(&parts));
+}
+
+/// A run whose unrolls come in whatever order, of `steps` steps, on record with their content.
+fn recorded(run_dir: &Path, steps: &str, more: &[&str]) -> Ended {
+    let fixed =
+        ["train", "--until-return", "never", "--run-dir", run_dir.to_str().unwrap(), "--steps", steps];
+    let ended = run(&[&fixed[..], more].concat());
+    assert_eq!(ended.code(), 0, "{}", ended.stderr);
+    ended
+}
+
+fn replay(run_dir: &Path) -> Ended {
+    run(&["replay", run_dir.to_str().unwrap()])
+}
+
+#[test]
+fn an_asynchronous_run_on_record_is_made_again_bit_for_bit_and_so_is_what_follows_when_it_is_resumed() {
+    let folder = tempfile::tempdir().unwrap();
+    let content = ["--record-arrivals=content"];
+    let uneven = ["--actors", "3", "--envs-per-actor", "12"];
+    recorded(folder.path(), "40000", &[&content[..], &uneven].concat());
+    let (version, _) = outcome_of(folder.path());
+    let first = replay(folder.path());
+    assert_eq!(first.code(), 0, "{}", first.stderr);
+    assert!(first.stdout.contains(&format!("version {version} after")), "{}", first.stdout);
+    assert!(first.stdout.contains("holds the same weights"), "{}", first.stdout);
+
+    recorded(folder.path(), "60000", &["--resume", "--actors", "3"]);
+    let (version, _) = outcome_of(folder.path());
+    let both = replay(folder.path());
+    assert_eq!(both.code(), 0, "{}", both.stderr);
+    assert!(both.stdout.contains("life 0") && both.stdout.contains("life 1"), "{}", both.stdout);
+    assert!(both.stdout.contains(&format!("version {version} after")), "{}", both.stdout);
+}
+
+#[test]
+fn records_that_were_changed_or_cut_or_are_not_there_are_answered_by_what_and_where() {
+    let folder = tempfile::tempdir().unwrap();
+    let refused = |expected: &str| {
+        let ended = replay(folder.path());
+        assert_eq!(ended.code(), 1, "{}", ended.stderr);
+        assert!(ended.stderr.contains(expected), "{:?} does not say {expected:?}", ended.stderr);
+        ended.stdout
+    };
+    refused("no arrivals on record: train with --record-arrivals=content");
+    recorded(folder.path(), "20000", &["--record-arrivals=content"]);
+    let records = folder.path().join("arrivals/life-0.records");
+    let whole = std::fs::read(&records).unwrap();
+    std::fs::write(&records, &whole[..whole.len() * 2 / 3]).unwrap();
+    let so_far = refused("ends in the middle of record");
+    assert!(so_far.contains("updates on"), "what is whole was replayed: {so_far}");
+    let mut changed = whole.clone();
+    changed[whole.len() / 2] ^= 4;
+    std::fs::write(&records, &changed).unwrap();
+    refused("was changed: its checksum is");
+    std::fs::write(&records, b"something else").unwrap();
+    refused("holds no arrivals");
+
+    let order = folder.path().join("order");
+    recorded(&order, "5000", &["--record-arrivals"]);
+    let ended = replay(&order);
+    assert_eq!(ended.code(), 1);
+    assert!(ended.stderr.contains("but not the unrolls"), "{}", ended.stderr);
+}
+
+/// A file system of a few megabytes; `None` where this process may not mount one.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn mount(bytes: &str) -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let size = format!("size={bytes}");
+        let mount = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
+            .arg(folder.path())
+            .output()
+            .ok()?;
+        mount.status.success().then_some(Self(folder))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("--lazy").arg(self.0.path()).status();
+    }
+}
+
+#[test]
+fn a_full_disk_costs_the_checkpoint_that_does_not_fit_and_nothing_else() {
+    let Some(disk) = SmallDisk::mount("4m") else {
+        eprintln!("skipped: no file system can be mounted here");
+        return;
+    };
+    let run_dir = disk.0.path().join("run");
+    let often = ["--set", "report.checkpoint_seconds=0.1", "--set", "report.tensorboard=false"];
+    let budget = ["--until-return", "never", "--steps", "1000000000"];
+    let (mut learner, url) = start_learner(&run_dir, &[&budget[..], &often, &FAST_REPORTS].concat());
+    let actor = start_actor(&url, &[]);
+    wait_until("a checkpoint", || !checkpoints(&run_dir).is_empty());
+    // Whatever room there is, but for less than a checkpoint takes.
+    let filling = disk.0.path().join("filling");
+    let size = |path: &Path| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+    let zeros = vec![0; 4096];
+    let mut file = std::fs::File::create(&filling).unwrap();
+    while std::io::Write::write_all(&mut file, &zeros).is_ok() {}
+    let message = learner.wait_for("the error", |line| {
+        (line.contains("could not write a checkpoint")).then(|| line.to_owned())
+    });
+    assert!(message.contains("No space left on device") && message.contains("step-"), "{message}");
+    assert!(size(&filling) > 0);
+    let steps = summary_steps(&learner);
+    trained(&mut learner, steps + 20_000);
+    // With room again, the next attempt succeeds.
+    let newest = checkpoints(&run_dir).pop();
+    drop(file);
+    std::fs::remove_file(&filling).unwrap();
+    wait_until("a newer checkpoint", || checkpoints(&run_dir).pop() > newest);
+    learner.signal("TERM");
+    let ended = learner.end();
+    assert_eq!(ended.code(), 0, "{}", ended.stderr);
+    assert_eq!(actor.end().code(), 0);
+    assert_balanced(&summary(&run_dir));
+    assert!(impresario_learner::checkpoint::latest(&run_dir.join("checkpoints")).unwrap().is_some());
+}
+
+/// Environment steps that a learner's last report tells of.
+fn summary_steps(learner: &Process) -> u64 {
+    let steps = |line: &str| serde_json::from_str::<serde_json::Value>(line).ok()?["steps"].as_u64();
+    learner.log().lines().rev().find_map(steps).unwrap_or(0)
 }

@@ -67,6 +67,11 @@ pub struct SavedActors {
 }
 
 impl SavedActors {
+    /// The life of the run that they were of.
+    pub fn life(&self) -> usize {
+        self.places.life() as usize
+    }
+
     /// When all have left, and the run's books are closed.
     pub fn left(self, accounting: &Accounting) -> Self {
         Self { books: SavedBooks::closed(accounting), ..self }

@@ -183,9 +183,8 @@ fn company(
     let internal = |e: &dyn std::fmt::Display| LearnerError::Internal(e.to_string());
     let lives: Vec<u64> = record.lives.iter().map(|life| life.policy_version).collect();
     let saved = resume.map(|checkpoint| checkpoint.actors.clone()).unwrap_or_default();
-    let former = record.life().checked_sub(1);
     let layout = match resume {
-        Some(checkpoint) if former.is_some_and(|former| record.takes_over_from(former)) => {
+        Some(checkpoint) if record.takes_over_from(saved.life()) => {
             let environment = &checkpoint.environment;
             let policy = PolicySpec::of_run(config, environment).map_err(TrainError::from)?;
             Some(UnrollLayout::of_run(config, config.rollout.unroll_length, environment, &policy))

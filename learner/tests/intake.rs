@@ -416,3 +416,76 @@ proptest! {
         prop_assert_eq!(books.in_flight, 0);
     }
 }
+
+/// An intake that goes on from what `former` would have saved, from policy version `version`.
+fn restarted(config: &RunConfig, former: &Intake, version: u64) -> Intake {
+    let (_, saved) = former.saved();
+    Intake::resumed(config, vec![0, version], saved, Some(layout()))
+}
+
+/// An unroll of two columns that the first life's `version` acted.
+fn acted(version: u64) -> Unroll {
+    unroll(2, version, 0)
+}
+
+#[tokio::test]
+async fn what_a_dead_learner_had_acknowledged_is_counted_and_its_actor_goes_on_where_it_stands() {
+    let config = config(None, 2);
+    let former = Intake::new(&config, 0, Accounting::default());
+    former.join(key(0), 1, 2, &layout());
+    former.admit(stream(0), 0, progress(8, 0), acted(0)).await.unwrap();
+    former.next_batch().unwrap();
+    former.trained(false, 1);
+    former.admit(stream(0), 1, progress(16, 0), acted(0)).await.unwrap();
+    // Here is the checkpoint: 8 steps are trained on, 8 wait. Then two more unrolls are acknowledged, and it dies.
+    let intake = restarted(&config, &former, 1);
+    assert_eq!(intake.inherited().len(), 1);
+    let books = intake.view().accounting;
+    assert_eq!((books.trained, books.dropped["learner_restart"], books.in_flight), (8, 8, 0));
+    let standing = Standing {
+        acknowledged_unrolls: 4,
+        acknowledged_steps: 32,
+        next_grant: u64::MAX,
+        progress: progress(45, 0),
+    };
+    assert_eq!(intake.resume(key(0), standing.clone()), Ok(4));
+    assert_eq!(intake.resume(key(0), standing), Ok(4), "asked again, nothing is counted twice");
+    let books = intake.view().accounting;
+    assert_eq!((books.produced, books.dropped["learner_restart"], books.in_flight), (45, 24, 13));
+    // What it still holds: of a version that died, of one that did not, and of the new life.
+    let newest = intake.connect(key(0)).unwrap().key;
+    assert_eq!(intake.mail(newest).unwrap().grants.len(), 1);
+    intake.admit(newest, 4, progress(48, 0), acted(2)).await.unwrap();
+    intake.admit(newest, 5, progress(48, 0), acted(1)).await.unwrap();
+    let young = Unroll { life: 1, ..acted(1) };
+    intake.admit(newest, 6, progress(56, 0), young.clone()).await.unwrap();
+    let unborn = intake.admit(newest, 7, progress(64, 0), Unroll { life: 2, ..young }).await;
+    assert_eq!(unborn, Err(AdmissionError::Malformed("life: there has been no life 2".into())));
+    let view = intake.view();
+    assert_eq!((view.queue_unrolls, view.accounting.dropped["learner_restart"]), (2, 32));
+    assert!(balanced(&view.accounting));
+}
+
+#[tokio::test]
+async fn an_actor_that_was_let_in_after_the_last_checkpoint_brings_its_account_with_it() {
+    let config = config(Some(0), 4);
+    let intake = Intake::resumed(&config, vec![0, 0], Default::default(), Some(layout()));
+    let closed = intake.adopt(key(7), 1, 2, &layout());
+    let standing = |steps| Standing {
+        acknowledged_unrolls: 2,
+        acknowledged_steps: steps,
+        next_grant: 3,
+        progress: progress(20, 0),
+    };
+    let refused = intake.resume(key(7), standing(99)).unwrap_err().to_string();
+    assert!(refused.contains("20 steps produced, but 99 received"), "{refused}");
+    assert_eq!(intake.resume(key(7), standing(16)), Ok(2));
+    let newest = intake.connect(key(7)).unwrap().key;
+    let grants = intake.mail(newest).unwrap().grants;
+    assert_eq!((grants[0].from, grants[0].upto), (3, 5), "no grant is given twice");
+    // One that it holds under a grant of the dead learner: what that had granted is void, and the batch is spoken for.
+    intake.admit(newest, 2, progress(24, 0), unroll(2, 0, 2)).await.unwrap();
+    let books = intake.view().accounting;
+    assert_eq!((books.dropped["learner_restart"], books.dropped["grant_revoked"]), (16, 8));
+    assert!(balanced(&books) && !closed.is_cancelled());
+}

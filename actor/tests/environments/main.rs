@@ -9,7 +9,8 @@
 //! - `gymnasium`: classic control, against Gymnasium's recorded episodes;
 //! - `arm`: the two-joint arm, against mechanics;
 //! - `minatar`: MinAtar, against recordings of the package;
-//! - `memory`, `matrix_games`, `tic_tac_toe`: the others, against their rules.
+//! - `memory`, `matrix_games`, `tic_tac_toe`: the others, against their rules;
+//! - `positions`: where a worker stands, and another goes on.
 
 #![allow(clippy::unwrap_used, reason = "the lint's leave for tests does not reach their helpers")]
 
@@ -19,6 +20,7 @@ mod gymnasium;
 mod matrix_games;
 mod memory;
 mod minatar;
+mod positions;
 mod tic_tac_toe;
 mod vector;
 mod worker;

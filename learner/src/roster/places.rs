@@ -34,6 +34,11 @@ impl Places {
         Self { life, ..saved }
     }
 
+    /// The life whose places these are.
+    pub(super) fn life(&self) -> u32 {
+        self.life
+    }
+
     /// A place for a new actor; `None` if there are none left.
     pub(super) fn take(&mut self) -> Option<ActorId> {
         let place = self.life.checked_mul(1 << STRETCH_BITS)?.checked_add(self.given)?;

@@ -18,6 +18,8 @@
 
 mod backward;
 mod chain;
+#[cfg(test)]
+mod chain_tests;
 mod composed;
 mod forward;
 mod geometry;

@@ -122,6 +122,7 @@ impl EvalCommand {
         let environment = &checkpoint.environment;
         let spec = PolicySpec::of_run(&checkpoint.config, environment)?;
         let policy = Policy::new(&spec, &checkpoint.weights)
+            .and_then(Policy::packed)
             .with_context(|| format!("{} does not fit its own configuration", path.display()))?;
         let layout = UnrollLayout::of_run(&checkpoint.config, UNROLL_LENGTH, environment, &spec);
         let choice = if self.greedy { ActionChoice::Greedy } else { ActionChoice::Sampled };

@@ -252,7 +252,8 @@ impl Downlink {
             let inside = snapshot.version;
             return Err(Interruption::Damaged(format!("version {version} calls itself {inside} inside")));
         }
-        let policy = Policy::new(&self.spec, &snapshot.weights).map_err(Interruption::Policy)?;
+        let policy = Policy::new(&self.spec, &snapshot.weights).and_then(Policy::packed);
+        let policy = policy.map_err(Interruption::Policy)?;
         tracing::debug!(version, bytes = encoding.len(), "new weights");
         self.crew.latest.publish(ActingPolicy { version, life, policy });
         self.patience.renew();

@@ -90,7 +90,7 @@ fn time(config: &RunConfig, vector: Box<dyn VectorEnvironment>, spec: &PolicySpe
     let copies = vector.copies();
     let layout = UnrollLayout::of_run(config, TIMED_ROWS, vector.spec(), spec);
     let weights = spec.initialise(config.run.seed).map_err(|e| e.to_string())?;
-    let policy = Policy::new(spec, &weights).map_err(|e| e.to_string())?;
+    let policy = Policy::new(spec, &weights).and_then(Policy::packed).map_err(|e| e.to_string())?;
     let streams =
         (0..copies as u32).map(|i| stream(config.run.seed, Purpose::Evaluation, [i, 1, 0])).collect();
     let mut sampler =

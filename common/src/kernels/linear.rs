@@ -216,6 +216,20 @@ impl PackedLinear {
         self.bias.len()
     }
 
+    /// Applies the layer to the rows of `x`, `[rows, I]` on the CPU, outside any graph: `[rows, O]`.
+    ///
+    /// # Errors
+    /// If `x` is of another width or type.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let (rows, inputs) = x.dims2()?;
+        if inputs != self.inputs {
+            candle_core::bail!("linear: input {:?} does not fit a layer of {} inputs", x.dims(), self.inputs);
+        }
+        let mut out = vec![0f32; rows * self.outputs()];
+        with_slice(&x.contiguous()?, |x| self.apply(x, rows, &mut out))?;
+        Tensor::from_vec(out, (rows, self.outputs()), x.device())
+    }
+
     /// Applies the layer to `x` `[rows, I]`, writing `out` `[rows, O]`; allocates nothing.
     ///
     /// # Panics

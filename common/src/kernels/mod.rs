@@ -43,7 +43,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 pub use activation::activate;
 pub use arrays::{all_below, count_cut, elements};
-pub use convolution::{Geometry, PixelOrder, convolution, convolution_of_bytes, max_pool, residual_block};
+pub use convolution::{
+    Geometry, ImageLayer, PackedImageLayers, PixelOrder, Pixels, convolution, convolution_of_bytes,
+    image_layers, max_pool, residual_block,
+};
 pub use device::{composed, is_fused};
 pub use elementwise::{all_finite, exp, ln, sum_squares, tanh};
 pub use layer_norm::layer_norm;

@@ -37,21 +37,23 @@ static SPARE: Mutex<Vec<Vec<f32>>> = Mutex::new(Vec::new());
 /// Vectors kept at most, so that a burst of threads does not hold memory for ever.
 const SPARES: usize = 64;
 
+/// Numbers of a vector that may serve for fewer, however few.
+const SMALL: usize = 1 << 10;
+
 /// A vector of `len` numbers, left over from an earlier call where there is one; what they are is anybody's guess.
-pub(super) struct Scratch(Vec<f32>);
+pub(super) struct Scratch {
+    numbers: Vec<f32>,
+    len: usize,
+}
 
 impl Scratch {
     pub(super) fn new(len: usize) -> Self {
         let mut spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner);
-        // The smallest that is large enough, else the largest, which grows.
-        let fits = (0..spare.len()).filter(|at| spare[*at].capacity() >= len);
-        let best = fits
-            .min_by_key(|at| spare[*at].capacity())
-            .or_else(|| (0..spare.len()).max_by_key(|at| spare[*at].capacity()));
-        let mut numbers = best.map(|at| spare.swap_remove(at)).unwrap_or_default();
+        // The smallest that is large enough, but not one that many such calls would fit into.
+        let fits = (0..spare.len()).filter(|at| (len..=2 * len + SMALL).contains(&spare[*at].len()));
+        let best = fits.min_by_key(|at| spare[*at].len()).map(|at| spare.swap_remove(at));
         drop(spare);
-        numbers.resize(len, 0.0);
-        Self(numbers)
+        Self { numbers: best.unwrap_or_else(|| vec![0.0; len]), len }
     }
 
     /// One of zeros.
@@ -65,8 +67,12 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         let mut spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner);
-        if spare.len() < SPARES && self.0.capacity() > 0 {
-            spare.push(std::mem::take(&mut self.0));
+        if spare.len() == SPARES {
+            // Of a size that is asked for no more, perhaps.
+            spare.swap_remove(0);
+        }
+        if !self.numbers.is_empty() {
+            spare.push(std::mem::take(&mut self.numbers));
         }
     }
 }
@@ -75,12 +81,12 @@ impl std::ops::Deref for Scratch {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
-        &self.0
+        &self.numbers[..self.len]
     }
 }
 
 impl std::ops::DerefMut for Scratch {
     fn deref_mut(&mut self) -> &mut [f32] {
-        &mut self.0
+        &mut self.numbers[..self.len]
     }
 }

@@ -46,6 +46,11 @@ impl Input {
         Self { observation, image: image.copied(), normalizer, scale, device: device.clone() }
     }
 
+    /// Where the network is.
+    pub(super) fn device(&self) -> &Device {
+        &self.device
+    }
+
     /// What the first layer sees of `observations`, `[N, ...]`: `[N, I]` numbers, or images: bytes as they lie, real numbers
     /// `[N, H, W, C]`.
     ///

@@ -1,11 +1,13 @@
 //! The layers that networks are made of: which parameters they have, and what they do over them.
 
+use std::sync::Arc;
+
 use candle_core::Tensor;
 
 use super::error::PolicyError;
 use super::parameters::{HIDDEN_GAIN, ParameterSpec};
 use super::snapshot::Weights;
-use crate::kernels::{self, Activation, Geometry, PixelOrder};
+use crate::kernels::{self, Activation, Geometry, ImageLayer, PackedLinear, Pixels, with_slice};
 
 /// What a hidden layer's sums go through.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -48,6 +50,16 @@ impl Finish {
         Ok(Self { activation: spec.activation, norm })
     }
 
+    /// Whether it normalises the features.
+    pub fn normalizes(&self) -> bool {
+        self.norm.is_some()
+    }
+
+    /// What comes last.
+    pub fn activation(&self) -> Activation {
+        self.activation
+    }
+
     /// What a layer's own operation may apply to its sums.
     fn at_once(&self) -> Activation {
         if self.norm.is_some() { Activation::Identity } else { self.activation }
@@ -78,6 +90,8 @@ pub struct Linear {
     /// `[outputs]`.
     bias: Tensor,
     finish: Finish,
+    /// Both laid out for the processor, if they do not change any more.
+    packed: Option<Arc<PackedLinear>>,
 }
 
 impl Linear {
@@ -105,7 +119,20 @@ impl Linear {
             weight: weights.get(&format!("{name}.weight"), &[outputs, inputs])?,
             bias: weights.get(&format!("{name}.bias"), &[outputs])?,
             finish: Finish::new(finish, name, weights)?,
+            packed: None,
         })
+    }
+
+    /// Lays the weights out for the processor; later changes of them go unnoticed.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub fn pack(&mut self) -> Result<(), PolicyError> {
+        let packed = with_slice(&self.weight, |weight| {
+            with_slice(&self.bias, |bias| PackedLinear::new(weight, bias, self.finish.at_once()))
+        })??;
+        self.packed = Some(Arc::new(packed));
+        Ok(())
     }
 
     /// `[N, outputs]` for `[N, inputs]`.
@@ -113,6 +140,9 @@ impl Linear {
     /// # Errors
     /// If `x` has another width.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor, PolicyError> {
+        if let Some(packed) = &self.packed {
+            return self.finish.afterwards(packed.forward(x)?);
+        }
         self.finish.afterwards(kernels::linear(x, &self.weight, &self.bias, self.finish.at_once())?)
     }
 }
@@ -170,15 +200,6 @@ impl ConvolutionSpec {
     }
 }
 
-/// How images come to a convolution.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Pixels {
-    /// `[N, H, W, C]` of `f32`.
-    Numbers,
-    /// Bytes in this order, each of which counts as much as this number.
-    Bytes(PixelOrder, f32),
-}
-
 /// A convolution with its weights in place.
 #[derive(Debug, Clone)]
 pub struct Convolution {
@@ -211,12 +232,21 @@ impl Convolution {
     pub fn forward(&self, images: &Tensor, pixels: Pixels) -> Result<Tensor, PolicyError> {
         let (weight, bias, geometry, activation) =
             (&self.weight, &self.bias, self.geometry, self.finish.at_once());
-        let sums = match pixels {
-            Pixels::Numbers => kernels::convolution(images, weight, bias, geometry, activation)?,
-            Pixels::Bytes(order, scale) => {
-                kernels::convolution_of_bytes(images, order, scale, weight, bias, geometry, activation)?
-            }
-        };
+        let layer = ImageLayer::Convolution { weight, bias, geometry, activation };
+        let sums = kernels::image_layers(images, pixels, &[layer])?;
         self.finish.afterwards(sums)
+    }
+
+    /// Weight and bias.
+    pub fn parameters(&self) -> [&Tensor; 2] {
+        [&self.weight, &self.bias]
+    }
+
+    /// All of it as a layer of an operation of several, unless it is normalised.
+    pub fn as_layer(&self) -> Option<ImageLayer<'_>> {
+        let Self { weight, bias, geometry, finish } = self;
+        let layer =
+            ImageLayer::Convolution { weight, bias, geometry: *geometry, activation: finish.activation };
+        (!finish.normalizes()).then_some(layer)
     }
 }

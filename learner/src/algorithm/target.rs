@@ -1,5 +1,7 @@
 //! [`TargetPolicy`]: the policy being learned, with its parameters and optimiser.
 
+use std::borrow::Cow;
+
 use candle_core::{Device, Tensor};
 use impresario_common::config::{PolicySection, RunConfig};
 use impresario_common::kernels::{Sequence, with_slice};
@@ -118,8 +120,9 @@ impl TargetPolicy {
     /// If the observations do not fit the space, the masks the actions, or the states the policy's core.
     pub fn forward(&self, batch: &Batch) -> Result<PolicyOutput, TrainError> {
         let seen = batch.seen();
-        let observations = self.observations(&seen)?;
-        let sequence = || sequence(batch, seen.len() / self.observation.len());
+        let rows = seen.len() / self.observation.len();
+        let observations = self.observations(seen)?;
+        let sequence = || sequence(batch, rows);
         let mut output = self.policy.forward_sequence(&observations, sequence)?;
         if !batch.action_masks.is_empty() {
             output.distribution = self.masked(&output.distribution, batch)?;
@@ -132,7 +135,7 @@ impl TargetPolicy {
     /// # Errors
     /// If the observations do not fit the space.
     pub fn input(&self, observations: &Array) -> Result<Tensor, PolicyError> {
-        self.policy.input(&self.observations(observations)?)
+        self.policy.input(&self.observations(Cow::Borrowed(observations))?)
     }
 
     /// Distribution parameters, `[N, P]`, for `N` observations, recording a graph.
@@ -140,17 +143,17 @@ impl TargetPolicy {
     /// # Errors
     /// If the observations do not fit the space.
     pub fn distribution(&self, observations: &Array) -> Result<Tensor, PolicyError> {
-        self.policy.distribution(&self.observations(observations)?)
+        self.policy.distribution(&self.observations(Cow::Borrowed(observations))?)
     }
 
-    /// Observations as a tensor of their space, `[N, ...]`.
-    fn observations(&self, observations: &Array) -> Result<Tensor, PolicyError> {
+    /// Observations as a tensor of their space, `[N, ...]`. Stacks, which are made for it, are not copied.
+    fn observations(&self, observations: Cow<'_, Array>) -> Result<Tensor, PolicyError> {
         let mut shape = vec![observations.len() / self.observation.len()];
         shape.extend(self.observation.shape());
-        Ok(match observations {
-            Array::F32(values) => Tensor::from_slice(values, shape, &Device::Cpu)?,
-            Array::U8(values) => Tensor::from_slice(values, shape, &Device::Cpu)?,
-            Array::I32(values) => Tensor::from_slice(values, shape, &Device::Cpu)?,
+        Ok(match observations.into_owned() {
+            Array::F32(values) => Tensor::from_vec(values, shape, &Device::Cpu)?,
+            Array::U8(values) => Tensor::from_vec(values, shape, &Device::Cpu)?,
+            Array::I32(values) => Tensor::from_vec(values, shape, &Device::Cpu)?,
         })
     }
 

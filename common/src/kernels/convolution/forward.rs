@@ -1,10 +1,9 @@
 //! Convolution of images, a few at a time.
 
-use super::Images;
 use super::geometry::Windows;
-use super::images::Walk;
+use super::images::{Form, Images, Walk};
 use super::product::{Ends, Left, product, whole_columns};
-use crate::kernels::threads::{Scratch, share_out};
+use crate::kernels::threads::Scratch;
 use crate::kernels::{Activation, tanh};
 
 /// Windows that make up a product at least, where there are as many: its last tile is then a small part of it.
@@ -13,39 +12,74 @@ const WINDOWS: usize = 192;
 /// Floating-point operations from which on a convolution is worth the start of threads.
 pub(super) const PARALLEL_WORK: usize = 1 << 24;
 
-/// Convolves images into `out` `[N, OH, OW, O]`, with the weight `[O, KH, KW, C]`.
-pub(super) fn forward(
-    images: Images<'_>,
-    channels: usize,
-    windows: &Windows,
-    weight: &[f32],
-    bias: &[f32],
+/// A convolution whose weight is laid out for the processor.
+pub(super) struct Forward {
+    windows: Windows,
+    walk: Walk,
+    /// The weight as a right factor `[K, O]`.
+    right: Scratch,
+    bias: Scratch,
     activation: Activation,
-    out: &mut [f32],
-) {
-    let (outputs, size) = (bias.len(), windows.count() * bias.len());
-    let walk = Walk::new(images, channels, windows);
-    let right = packed(weight, outputs, &walk.order);
-    let group = group(windows);
-    let rows = repeated(&walk.windows, group, walk.size);
-    let to: Vec<usize> = (0..rows.len()).map(|row| row * outputs).collect();
-    let worthwhile = 2 * out.len() * walk.order.len() >= PARALLEL_WORK;
-    share_out(out.chunks_mut(group * size).enumerate(), worthwhile, |(at, out)| {
-        let count = out.len() / size;
-        let mut scratch = Scratch::new(walk.scratch(count));
-        let left = Left {
-            data: walk.prepare(images, at * group, count, windows, &mut scratch),
-            rows: &rows[..count * windows.count()],
-            segments: &walk.rows,
-            length: walk.row,
-            step: 1,
-        };
-        let ends = Ends { bias, add: false, rectify: activation == Activation::Relu };
-        product(left, &right, outputs, ends, &to[..count * windows.count()], out);
-        if activation == Activation::Tanh {
-            tanh(out);
+    /// Images of a product.
+    group: usize,
+    /// For each window of a group: where it begins, and where its sums go.
+    rows: Vec<usize>,
+    to: Vec<usize>,
+}
+
+impl Forward {
+    /// The convolution of images in `form` with the weight `[O, KH, KW, C]` and the bias `[O]`.
+    pub(super) fn new(
+        form: Form,
+        channels: usize,
+        windows: &Windows,
+        weight: &[f32],
+        bias: &[f32],
+        activation: Activation,
+    ) -> Self {
+        let walk = Walk::new(form, channels, windows);
+        let group = group(windows);
+        let rows = repeated(&walk.windows, group, walk.size);
+        let mut own_bias = Scratch::new(bias.len());
+        own_bias.copy_from_slice(bias);
+        Self {
+            windows: *windows,
+            right: packed(weight, bias.len(), &walk.order),
+            walk,
+            bias: own_bias,
+            activation,
+            group,
+            to: (0..rows.len()).map(|row| row * bias.len()).collect(),
+            rows,
         }
-    });
+    }
+
+    /// Numbers that an image gives.
+    fn size(&self) -> usize {
+        self.windows.count() * self.bias.len()
+    }
+
+    /// Convolves as many images as `out` `[N, OH, OW, O]` has room for, on this thread.
+    pub(super) fn apply(&self, images: Images<'_>, out: &mut [f32]) {
+        let (outputs, size) = (self.bias.len(), self.size());
+        let mut scratch = Scratch::new(self.walk.scratch(self.group.min(out.len() / size)));
+        for (at, out) in out.chunks_mut(self.group * size).enumerate() {
+            let count = out.len() / size;
+            let rows = count * self.windows.count();
+            let left = Left {
+                data: self.walk.prepare(images, at * self.group, count, &self.windows, &mut scratch),
+                rows: &self.rows[..rows],
+                segments: &self.walk.rows,
+                length: self.walk.row,
+                step: 1,
+            };
+            let ends = Ends { bias: &self.bias, add: false, rectify: self.activation == Activation::Relu };
+            product(left, &self.right, outputs, ends, &self.to[..rows], out);
+            if self.activation == Activation::Tanh {
+                tanh(out);
+            }
+        }
+    }
 }
 
 /// Images of a product.

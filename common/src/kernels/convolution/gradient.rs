@@ -4,90 +4,126 @@
 //! of the images is itself a convolution, of the gradient of the sums: pixels whose row and column leave the
 //! same remainders by the stride are covered by the same numbers of the weight, so each such phase is one of stride 1.
 
-use super::Images;
-use super::forward::{PARALLEL_WORK, group, repeated};
+use super::forward::{group, repeated};
 use super::geometry::Windows;
-use super::images::Walk;
+use super::images::{Form, Images, Walk};
 use super::product::{Ends, Left, Segment, product, whole_columns};
-use crate::kernels::threads::{Scratch, share_out};
+use crate::kernels::threads::Scratch;
 use crate::kernels::{Activation, Isa, dispatch};
-
-/// Images whose weight gradients are summed one after another; the sums of blocks are added in order, so
-/// that the number of threads changes nothing.
-const BLOCK: usize = 16;
 
 /// Numbers of the sums' gradient that stay in the first-level cache beside what they are multiplied with.
 const CACHED: usize = 6000;
 
-/// The gradients, given those of the output, `grad`: both it and `y` are `[N, OH, OW, O]`. Writes `d_weight`
-/// `[O, KH, KW, C]`, `d_bias` `[O]` and, where wanted, `d_images` `[N, H, W, C]`, which is zero before.
-#[allow(clippy::too_many_arguments, reason = "a layer's inputs, output and gradients")]
-pub(super) fn backward(
-    images: Images<'_>,
+/// The gradients of a convolution, with its weight laid out for the processor.
+pub(super) struct Gradient {
+    windows: Windows,
     channels: usize,
-    windows: &Windows,
-    weight: &[f32],
-    y: &[f32],
-    grad: &[f32],
+    outputs: usize,
     activation: Activation,
-    d_images: Option<&mut [f32]>,
-    d_weight: &mut [f32],
-    d_bias: &mut [f32],
-) {
-    let outputs = d_bias.len();
-    let (size, input_size) = (windows.count() * outputs, windows.pixels() * channels);
-    let walk = Walk::new(images, channels, windows);
-    let sums = Sums::new(windows, outputs, d_images.is_some());
-    let group = group(windows);
-    let block = BLOCK.next_multiple_of(group);
-    let phases = if d_images.is_some() { phases(windows, channels, &sums, weight, group) } else { vec![] };
-    let to: Vec<usize> = (0..walk.taps.len()).map(|tap| tap * outputs).collect();
+    walk: Walk,
+    sums: Sums,
+    /// Images of a product.
+    group: usize,
+    /// The path of the weight's gradient through a group: a segment for each row of windows.
+    segments: Vec<Segment>,
+    /// Where the gradient of each number of the weight goes.
+    to: Vec<usize>,
+    /// How the gradients of pixels are made, if they are wanted.
+    phases: Option<Vec<Phase>>,
+}
 
-    let blocks = y.chunks(block * size).zip(grad.chunks(block * size)).enumerate();
-    let mut d_images: Vec<Option<&mut [f32]>> = match d_images {
-        Some(d_images) => d_images.chunks_mut(block * input_size).map(Some).collect(),
-        None => blocks.clone().map(|_| None).collect(),
-    };
-    let parameters = walk.taps.len() * outputs + outputs;
-    let mut partial = Scratch::zeros(blocks.len() * parameters);
-    let jobs = blocks.zip(d_images.iter_mut().zip(partial.chunks_exact_mut(parameters)));
-    let worthwhile = 2 * y.len() * walk.taps.len() >= PARALLEL_WORK;
-    share_out(jobs, worthwhile, |((at, (y, grad)), (d_images, partial))| {
-        let (of_weight, of_bias) = partial.split_at_mut(walk.taps.len() * outputs);
-        let mut scratch = Scratch::new(walk.scratch(group));
-        let mut dz = Scratch::zeros(sums.size * group);
+impl Gradient {
+    /// The gradients for images in `form` with the weight `[O, KH, KW, C]`; those of the images if `of_images`.
+    pub(super) fn new(
+        form: Form,
+        channels: usize,
+        windows: &Windows,
+        weight: &[f32],
+        outputs: usize,
+        activation: Activation,
+        of_images: bool,
+    ) -> Self {
+        let walk = Walk::new(form, channels, windows);
+        let sums = Sums::new(windows, outputs, of_images);
+        let group = group(windows);
+        Self {
+            windows: *windows,
+            channels,
+            outputs,
+            activation,
+            segments: sums.segments(&walk, group),
+            to: (0..walk.taps.len()).map(|tap| tap * outputs).collect(),
+            phases: of_images.then(|| phases(windows, channels, &sums, weight, group)),
+            walk,
+            sums,
+            group,
+        }
+    }
+
+    /// Numbers that [`Self::add`] adds to.
+    pub(super) fn parameters(&self) -> usize {
+        (self.walk.taps.len() + 1) * self.outputs
+    }
+
+    /// Adds the gradients of weight and bias by some images to `partial`, given those of the output, `grad`: both it and `y`
+    /// are `[N, OH, OW, O]`. Overwrites `d_images` `[N, H, W, C]`, where wanted, with those of the images.
+    pub(super) fn add(
+        &self,
+        images: Images<'_>,
+        y: &[f32],
+        grad: &[f32],
+        mut d_images: Option<&mut [f32]>,
+        partial: &mut [f32],
+    ) {
+        let (windows, walk, group) = (&self.windows, &self.walk, self.group);
+        let size = windows.count() * self.outputs;
+        let (of_weight, of_bias) = partial.split_at_mut(walk.taps.len() * self.outputs);
+        let most = group.min(grad.len() / size);
+        let mut scratch = Scratch::new(walk.scratch(most));
+        let mut dz = Scratch::zeros(self.sums.size * most);
         for (part, (y, grad)) in y.chunks(group * size).zip(grad.chunks(group * size)).enumerate() {
-            let count = y.len() / size;
-            let first = at * block + part * group;
-            sums.gradient(y, grad, activation, &mut dz, of_bias);
+            let (first, count) = (part * group, y.len() / size);
+            self.sums.gradient(y, grad, self.activation, &mut dz, of_bias);
             let data = walk.prepare(images, first, count, windows, &mut scratch);
-            for segments in sums.segments(&walk, count).chunks((CACHED / sums.row(windows)).max(1)) {
+            let segments = &self.segments[..count * windows.output[0]];
+            for segments in segments.chunks((CACHED / self.sums.row(windows)).max(1)) {
                 let left =
                     Left { data, rows: &walk.taps, segments, length: windows.output[1], step: walk.steps[0] };
                 let ends = Ends { bias: &[], add: true, rectify: false };
-                product(left, &dz, outputs, ends, &to, of_weight);
+                product(left, &dz, self.outputs, ends, &self.to, of_weight);
             }
-            if let Some(d_images) = d_images {
-                let d_images = &mut d_images[part * group * input_size..][..count * input_size];
-                for phase in &phases {
-                    phase.apply(&dz, count, channels, d_images);
-                }
-                if let Images::Rectified(images) = images {
-                    rectified_gradient(&images[first * input_size..][..count * input_size], d_images);
-                }
+            let (Some(d_images), Some(phases)) = (&mut d_images, &self.phases) else { continue };
+            let of_group = first * walk.numbers..(first + count) * walk.numbers;
+            let d_images = &mut d_images[of_group.clone()];
+            if phases.len() < windows.geometry.stride.iter().product() {
+                d_images.fill(0.0);
+            }
+            for phase in phases {
+                phase.apply(&dz, self.channels, d_images);
+            }
+            if let Images::Rectified(images) = images {
+                rectified_gradient(&images[of_group], d_images);
             }
         }
-    });
-    let mut total = Scratch::zeros(parameters);
-    for partial in partial.chunks_exact(parameters) {
-        total.iter_mut().zip(partial).for_each(|(sum, x)| *sum += x);
     }
-    let (of_weight, of_bias) = total.split_at(walk.taps.len() * outputs);
-    d_bias.copy_from_slice(of_bias);
-    for (output, d_weight) in d_weight.chunks_exact_mut(walk.order.len()).enumerate() {
-        for (row, at) in walk.order.iter().enumerate() {
-            d_weight[*at] = of_weight[row * outputs + output];
+
+    /// What was added up, in the order of the parameters: writes `d_weight` `[O, KH, KW, C]` and `d_bias` `[O]`.
+    pub(super) fn finish(&self, partial: &[f32], d_weight: &mut [f32], d_bias: &mut [f32]) {
+        let (of_weight, of_bias) = partial.split_at(self.walk.taps.len() * self.outputs);
+        d_bias.copy_from_slice(of_bias);
+        for (output, d_weight) in d_weight.chunks_exact_mut(self.walk.order.len()).enumerate() {
+            for (row, at) in self.walk.order.iter().enumerate() {
+                d_weight[*at] = of_weight[row * self.outputs + output];
+            }
         }
+    }
+}
+
+/// Overwrites `total` by the sums of `parts`, which lie one after another, in their order.
+pub(super) fn total(parts: &[f32], total: &mut [f32]) {
+    total.fill(0.0);
+    for part in parts.chunks_exact(total.len()) {
+        total.iter_mut().zip(part).for_each(|(sum, x)| *sum += x);
     }
 }
 
@@ -167,11 +203,10 @@ struct Phase {
 }
 
 impl Phase {
-    /// Writes the gradients of this phase's pixels of `count` images.
-    fn apply(&self, dz: &[f32], count: usize, channels: usize, d_images: &mut [f32]) {
+    /// Writes the gradients of this phase's pixels of as many images as `d_images` has.
+    fn apply(&self, dz: &[f32], channels: usize, d_images: &mut [f32]) {
         // Rows are in the order of images: leave out those of images that are not there.
         let rows = self.to.partition_point(|to| *to < d_images.len());
-        debug_assert!(count > 0);
         let left = Left {
             data: dz,
             rows: &self.rows[..rows],
@@ -237,7 +272,7 @@ dispatch! {
     /// The gradient of a row of sums, from that of what the activation made of them, and its sums by output.
     fn sums_gradient(y: &[f32], grad: &[f32], activation: Activation, dz: &mut [f32], of_bias: &mut [f32]) = sums_gradient_body;
     /// Leaves only the gradients of numbers above 0.
-    fn rectified_gradient(numbers: &[f32], grad: &mut [f32]) = rectified_gradient_body;
+    pub(super) fn rectified_gradient(numbers: &[f32], grad: &mut [f32]) = rectified_gradient_body;
 }
 
 #[inline(always)]

@@ -1,12 +1,60 @@
 //! Images as the product reads them: floats, with the padding around them, and where its windows are.
 
+use super::PixelOrder;
 use super::geometry::Windows;
 use super::product::Segment;
-use super::{Images, PixelOrder};
+use super::run::rectify;
 use crate::kernels::{Isa, dispatch};
+
+/// The memory of images.
+#[derive(Clone, Copy)]
+pub(super) enum Images<'a> {
+    Floats(&'a [f32]),
+    /// Of which negative ones count as 0.
+    Rectified(&'a [f32]),
+    Bytes {
+        bytes: &'a [u8],
+        order: PixelOrder,
+        scale: f32,
+    },
+}
+
+impl<'a> Images<'a> {
+    /// `count` numbers from number `first` on: whole images.
+    pub(super) fn part(self, first: usize, count: usize) -> Self {
+        match self {
+            Self::Floats(numbers) => Self::Floats(&numbers[first..][..count]),
+            Self::Rectified(numbers) => Self::Rectified(&numbers[first..][..count]),
+            Self::Bytes { bytes, order, scale } => {
+                Self::Bytes { bytes: &bytes[first..][..count], order, scale }
+            }
+        }
+    }
+
+    /// Their numbers as they lie; bytes have none.
+    pub(super) fn floats(self) -> &'a [f32] {
+        match self {
+            Self::Floats(numbers) | Self::Rectified(numbers) => numbers,
+            Self::Bytes { .. } => &[],
+        }
+    }
+}
+
+/// How images lie, as far as a convolution's walk depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// Channels last, read where they are unless padding must be put around them.
+    Floats,
+    /// Channels last, after something was done to each number.
+    Prepared,
+    /// A plane for each channel.
+    Planes,
+}
 
 /// How a convolution walks over prepared images.
 pub(super) struct Walk {
+    /// Numbers of an image.
+    pub(super) numbers: usize,
     /// Numbers of a prepared image.
     pub(super) size: usize,
     /// `[OH OW]`: where in it each window begins.
@@ -26,11 +74,11 @@ pub(super) struct Walk {
 }
 
 impl Walk {
-    pub(super) fn new(images: Images<'_>, channels: usize, windows: &Windows) -> Self {
+    pub(super) fn new(form: Form, channels: usize, windows: &Windows) -> Self {
         let [kernel_height, kernel_width] = windows.kernel;
         let [height, width] = windows.padded();
         let [down, right] = windows.geometry.stride;
-        let planar = matches!(images, Images::Bytes { order: PixelOrder::Planar, .. });
+        let planar = form == Form::Planes;
         let (planes, depth) = if planar { (channels, 1) } else { (1, channels) };
         let row = kernel_width * depth;
         let mut rows = vec![];
@@ -47,6 +95,7 @@ impl Walk {
         let steps = [right * depth, down * width * depth];
         let [out_height, out_width] = windows.output;
         Self {
+            numbers: windows.pixels() * channels,
             size: height * width * channels,
             windows: (0..out_height * out_width)
                 .map(|at| at / out_width * steps[1] + at % out_width * steps[0])
@@ -56,7 +105,7 @@ impl Walk {
             row,
             steps,
             order,
-            direct: matches!(images, Images::Floats(_)) && windows.geometry.padding == [0, 0],
+            direct: form == Form::Floats && windows.geometry.padding == [0, 0],
         }
     }
 
@@ -114,20 +163,11 @@ fn place(images: Images<'_>, image: usize, windows: &Windows, out: &mut [f32]) {
 
 dispatch! {
     fn widen(bytes: &[u8], scale: f32, out: &mut [f32]) = widen_body;
-    fn rectify(numbers: &[f32], out: &mut [f32]) = rectify_body;
 }
 
 #[inline(always)]
 fn widen_body<S: Isa>(bytes: &[u8], scale: f32, out: &mut [f32]) {
     for (out, byte) in out.iter_mut().zip(bytes) {
         *out = f32::from(*byte) * scale;
-    }
-}
-
-#[inline(always)]
-fn rectify_body<S: Isa>(numbers: &[f32], out: &mut [f32]) {
-    for (out, number) in out.iter_mut().zip(numbers) {
-        // A NaN stays.
-        *out = if *number < 0.0 { 0.0 } else { *number };
     }
 }

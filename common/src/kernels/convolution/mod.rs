@@ -10,31 +10,35 @@
 //! - `geometry`: which pixel a window covers;
 //! - `product`: the matrix product whose left factor stays where it is in the image;
 //! - `images`: images as the product reads them;
-//! - `forward`, `gradient`: a convolution and its gradients, shared out over [`threads`](super::threads) threads;
-//! - `pooling`: max pooling and its gradient;
-//! - `residual`: a block of two convolutions and what goes around them;
+//! - `forward`, `gradient`: a convolution and its gradients; `pooling`: max pooling and its gradient;
+//! - `layers`: the layers that there are, and their shapes; `run`, `backward`: how images go through them and back, a few at a
+//!   time; `chain`: layers one after another as one operation in the graph, shared out over
+//!   [`threads`](super::threads()) threads;
 //! - `composed`: the same of candle's own operations, for other devices and as a check.
 
+mod backward;
+mod chain;
+#[cfg(test)]
+mod chain_tests;
 mod composed;
 mod forward;
 mod geometry;
 mod gradient;
 mod images;
+mod layers;
 mod pooling;
 mod product;
-mod residual;
+mod run;
 #[cfg(test)]
 mod tests;
 
-use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor};
+use candle_core::{Result, Tensor};
 
+use super::Activation;
+
+pub use chain::PackedImageLayers;
 pub use geometry::Geometry;
-pub use pooling::max_pool;
-pub use residual::residual_block;
-
-use super::storage::contiguous;
-use super::{Activation, is_fused, with_slice};
-use geometry::Windows;
+pub use layers::{ImageLayer, Pixels, image_layers};
 
 /// In which order the bytes of an image lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -47,8 +51,7 @@ pub enum PixelOrder {
 
 /// Convolves images: `[N, OH, OW, O]`.
 ///
-/// `images` is `[N, H, W, C]`, `weight` `[O, KH, KW, C]`, `bias` `[O]`, all `f32`. On the CPU it is one operation in
-/// the graph, whose gradient leaves out inputs that no variable feeds; elsewhere it is made of candle's own operations.
+/// `images` is `[N, H, W, C]`, `weight` `[O, KH, KW, C]`, `bias` `[O]`, all `f32`. See [`image_layers`].
 ///
 /// # Errors
 /// If an element type is not `f32`, a shape does not fit, or the tensors are on different devices.
@@ -59,10 +62,8 @@ pub fn convolution(
     geometry: Geometry,
     activation: Activation,
 ) -> Result<Tensor> {
-    if images.dtype() != DType::F32 {
-        candle_core::bail!("convolution: the images must be f32, not {:?}", images.dtype());
-    }
-    convolve(images, Source::Floats, weight, bias, geometry, activation)
+    let layer = ImageLayer::Convolution { weight, bias, geometry, activation };
+    image_layers(images, Pixels::Numbers, &[layer])
 }
 
 /// Convolves images of bytes, each of which counts as `byte * scale`: `[N, OH, OW, O]`.
@@ -81,156 +82,29 @@ pub fn convolution_of_bytes(
     geometry: Geometry,
     activation: Activation,
 ) -> Result<Tensor> {
-    if images.dtype() != DType::U8 {
-        candle_core::bail!("convolution: the images must be u8, not {:?}", images.dtype());
-    }
-    convolve(images, Source::Bytes { order, scale }, weight, bias, geometry, activation)
+    let layer = ImageLayer::Convolution { weight, bias, geometry, activation };
+    image_layers(images, Pixels::Bytes { order, scale }, &[layer])
 }
 
-/// What the numbers of the images are.
-#[derive(Debug, Clone, Copy)]
-enum Source {
-    Floats,
-    Bytes { order: PixelOrder, scale: f32 },
+/// The greatest number of every window, channel by channel: `[N, OH, OW, C]` of images `[N, H, W, C]`.
+///
+/// `size` is a window's height and width. Among equals the first one of a window, row by row, gets the gradient; NaN
+/// is greater than any number. See [`image_layers`].
+///
+/// # Errors
+/// If the images are not `f32`, or the windows do not fit them or lie wholly in the padding.
+pub fn max_pool(images: &Tensor, size: [usize; 2], geometry: Geometry) -> Result<Tensor> {
+    image_layers(images, Pixels::Numbers, &[ImageLayer::MaxPool { size, geometry }])
 }
 
-/// The memory of images.
-#[derive(Clone, Copy)]
-enum Images<'a> {
-    Floats(&'a [f32]),
-    /// Of which negative ones count as 0.
-    Rectified(&'a [f32]),
-    Bytes {
-        bytes: &'a [u8],
-        order: PixelOrder,
-        scale: f32,
-    },
-}
-
-fn convolve(
-    images: &Tensor,
-    source: Source,
-    weight: &Tensor,
-    bias: &Tensor,
-    geometry: Geometry,
-    activation: Activation,
-) -> Result<Tensor> {
-    for (name, tensor) in [("weight", weight), ("bias", bias)] {
-        if tensor.dtype() != DType::F32 {
-            candle_core::bail!("convolution: the {name} must be f32, not {:?}", tensor.dtype());
-        }
-    }
-    let (&[n, a, b, c], &[outputs, kernel_height, kernel_width, channels]) = (images.dims(), weight.dims())
-    else {
-        candle_core::bail!(
-            "convolution: expected images of four dimensions and weight [O, KH, KW, C], got {:?} and {:?}",
-            images.dims(),
-            weight.dims()
-        )
-    };
-    let (size, of_images) = match source {
-        Source::Bytes { order: PixelOrder::Planar, .. } => ([b, c], a),
-        _ => ([a, b], c),
-    };
-    if of_images != channels || bias.dims() != [outputs] || outputs * channels == 0 {
-        candle_core::bail!(
-            "convolution: images {:?}, weight {:?} and bias {:?} do not fit together",
-            images.dims(),
-            weight.dims(),
-            bias.dims()
-        );
-    }
-    let windows = Windows::new(size, [kernel_height, kernel_width], geometry)?;
-    if !is_fused(images.device()) {
-        let images = match source {
-            Source::Floats => images.clone(),
-            Source::Bytes { order, scale } => composed::widened(images, order, scale)?,
-        };
-        return composed::convolution(&images, weight, bias, geometry, activation);
-    }
-    let op = Convolution { source, images: n, channels, outputs, windows, activation };
-    images.contiguous()?.apply_op3(&weight.contiguous()?, &bias.contiguous()?, op)
-}
-
-/// The operation.
-struct Convolution {
-    source: Source,
-    images: usize,
-    channels: usize,
-    outputs: usize,
-    windows: Windows,
-    activation: Activation,
-}
-
-impl CustomOp3 for Convolution {
-    fn name(&self) -> &'static str {
-        "convolution"
-    }
-
-    fn cpu_fwd(
-        &self,
-        images: &CpuStorage,
-        images_layout: &Layout,
-        weight: &CpuStorage,
-        weight_layout: &Layout,
-        bias: &CpuStorage,
-        bias_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let [height, width] = self.windows.output;
-        let mut out = vec![0f32; self.images * height * width * self.outputs];
-        let source = match self.source {
-            Source::Floats => Images::Floats(contiguous(images, images_layout)?),
-            Source::Bytes { order, scale } => {
-                Images::Bytes { bytes: contiguous(images, images_layout)?, order, scale }
-            }
-        };
-        let (weight, bias) = (contiguous(weight, weight_layout)?, contiguous(bias, bias_layout)?);
-        forward::forward(source, self.channels, &self.windows, weight, bias, self.activation, &mut out);
-        Ok((CpuStorage::F32(out), (self.images, height, width, self.outputs).into()))
-    }
-
-    fn bwd(
-        &self,
-        images: &Tensor,
-        weight: &Tensor,
-        bias: &Tensor,
-        y: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let grad = grad.contiguous()?;
-        let mut d_images = images.track_op().then(|| vec![0f32; images.elem_count()]);
-        let mut d_weight = vec![0f32; weight.elem_count()];
-        let mut d_bias = vec![0f32; bias.elem_count()];
-        let mut backward = |source: Images<'_>| {
-            with_slice(weight, |weight| {
-                with_slice(y, |y| {
-                    with_slice(&grad, |grad| {
-                        gradient::backward(
-                            source,
-                            self.channels,
-                            &self.windows,
-                            weight,
-                            y,
-                            grad,
-                            self.activation,
-                            d_images.as_deref_mut(),
-                            &mut d_weight,
-                            &mut d_bias,
-                        )
-                    })
-                })
-            })??
-        };
-        match self.source {
-            Source::Floats => with_slice(images, |images| backward(Images::Floats(images)))??,
-            Source::Bytes { order, scale } => {
-                with_slice(images, |bytes| backward(Images::Bytes { bytes, order, scale }))??
-            }
-        }
-        let tensor = |of: &Tensor, values| {
-            of.track_op().then(|| Tensor::from_vec(values, of.shape(), of.device())).transpose()
-        };
-        let d_images = d_images.map(|d| Tensor::from_vec(d, images.shape(), images.device())).transpose()?;
-        Ok((d_images, tensor(weight, d_weight)?, tensor(bias, d_bias)?))
-    }
+/// Applies a residual block to images: `y = x + conv(relu(conv(relu(x))))`, `[N, H, W, C]`, the shape of `images` (He et al. 2016,
+/// <https://arxiv.org/abs/1603.05027>, as Espeholt et al. 2018 use it).
+///
+/// `first` and `second` are the weight `[C, K, K, C]`, K odd, and the bias `[C]` of either convolution, which has stride 1 and
+/// pads images so that they keep their size; all `f32`. See [`image_layers`].
+///
+/// # Errors
+/// If an element type is not `f32`, a shape does not fit, or the tensors are on different devices.
+pub fn residual_block(images: &Tensor, first: [&Tensor; 2], second: [&Tensor; 2]) -> Result<Tensor> {
+    image_layers(images, Pixels::Numbers, &[ImageLayer::Residual { first, second }])
 }

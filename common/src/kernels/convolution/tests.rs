@@ -1,9 +1,10 @@
 //! What the kernels are checked against: the definition computed directly, candle's own operations, and slopes.
 
-use candle_core::{Device, Var, WithDType};
+use candle_core::{DType, Device, Var, WithDType};
 use proptest::prelude::*;
 use rand::Rng;
 
+use super::geometry::Windows;
 use super::*;
 use crate::kernels::simd::tests::at_every_level;
 use crate::random::{Purpose, Stream, stream};

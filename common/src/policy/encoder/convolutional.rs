@@ -5,9 +5,10 @@
 use candle_core::Tensor;
 
 use super::image::Image;
-use crate::kernels::{Activation, Geometry};
+use super::packed::PackedTrunk;
+use crate::kernels::{Activation, Geometry, ImageLayer, Pixels, image_layers};
 use crate::policy::error::PolicyError;
-use crate::policy::layers::{Convolution, ConvolutionSpec, Pixels};
+use crate::policy::layers::{Convolution, ConvolutionSpec};
 use crate::policy::parameters::ParameterSpec;
 use crate::policy::snapshot::Weights;
 
@@ -100,6 +101,7 @@ fn called(name: &str, layer: usize) -> String {
 #[derive(Debug, Clone)]
 pub struct Convolutional {
     layers: Vec<Convolution>,
+    packed: PackedTrunk,
 }
 
 impl Convolutional {
@@ -110,7 +112,21 @@ impl Convolutional {
     pub fn new(spec: &ConvolutionalSpec, name: &str, weights: &Weights) -> Result<Self, PolicyError> {
         let layers = spec.layers.iter().enumerate();
         let layers = layers.map(|(layer, spec)| Convolution::new(spec, &called(name, layer), weights));
-        Ok(Self { layers: layers.collect::<Result<_, _>>()? })
+        Ok(Self { layers: layers.collect::<Result<_, _>>()?, packed: PackedTrunk::default() })
+    }
+
+    /// The layers as those of one operation, unless they are normalised.
+    fn as_layers(&self) -> Option<Vec<ImageLayer<'_>>> {
+        self.layers.iter().map(Convolution::as_layer).collect()
+    }
+
+    /// Lays the weights out for the processor, for images of `pixels`; later changes of them go unnoticed.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub fn pack(&mut self, image: &Image, pixels: Pixels) -> Result<(), PolicyError> {
+        self.packed = PackedTrunk::new(image, pixels, self.as_layers())?;
+        Ok(())
     }
 
     /// `[N, H', W', O]` for images that lie as `pixels` says.
@@ -118,6 +134,12 @@ impl Convolutional {
     /// # Errors
     /// If the images have another size.
     pub fn forward(&self, images: &Tensor, pixels: Pixels) -> Result<Tensor, PolicyError> {
+        if let Some(packed) = self.packed.of(pixels) {
+            return Ok(packed.apply(images)?);
+        }
+        if let Some(layers) = self.as_layers() {
+            return Ok(image_layers(images, pixels, &layers)?);
+        }
         let mut x = images.clone();
         for (layer, convolution) in self.layers.iter().enumerate() {
             x = convolution.forward(&x, if layer == 0 { pixels } else { Pixels::Numbers })?;

@@ -71,6 +71,14 @@ impl Mlp {
         Ok(Self { layers: layers.collect::<Result<_, _>>()? })
     }
 
+    /// Lays the weights out for the processor; later changes of them go unnoticed.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub fn pack(&mut self) -> Result<(), PolicyError> {
+        self.layers.iter_mut().try_for_each(Linear::pack)
+    }
+
     /// `[N, O]` for `[N, I]`.
     ///
     /// # Errors

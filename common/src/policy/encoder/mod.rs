@@ -6,21 +6,22 @@
 //! # Layout
 //!
 //! * [`image`]: which observations are images. * [`choice`]: which encoder observations get.
-//! * [`mlp`]: fully connected layers. * [`convolutional`], [`residual`]: the trunks.
+//! * [`mlp`]: fully connected layers. * [`convolutional`], [`residual`]: the trunks; `packed`: those of actors.
 
 pub mod choice;
 pub mod convolutional;
 pub mod image;
 pub mod mlp;
+mod packed;
 pub mod residual;
 
 use candle_core::{DType, Tensor};
 
 use super::error::PolicyError;
-use super::layers::Pixels;
 use super::parameters::ParameterSpec;
 use super::snapshot::Weights;
 use crate::config::EncoderKind;
+use crate::kernels::Pixels;
 use convolutional::{Convolutional, ConvolutionalSpec};
 pub use image::Image;
 pub use mlp::{Mlp, MlpSpec};
@@ -44,6 +45,13 @@ pub struct Picture {
     pub image: Image,
     /// What a byte counts for each unit.
     pub byte_scale: f32,
+}
+
+impl Picture {
+    /// What its bytes are.
+    fn pixels(&self) -> Pixels {
+        Pixels::Bytes { order: self.image.order, scale: self.byte_scale }
+    }
 }
 
 impl TrunkSpec {
@@ -111,13 +119,25 @@ impl Trunk {
         })
     }
 
+    /// Lays the weights out for the processor, for observations of bytes; later changes of them go unnoticed.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub fn pack(&mut self) -> Result<(), PolicyError> {
+        match self {
+            Self::None => Ok(()),
+            Self::Convolutional(trunk, picture) => trunk.pack(&picture.image, picture.pixels()),
+            Self::Residual(trunk, picture) => trunk.pack(&picture.image, picture.pixels()),
+        }
+    }
+
     /// `[N, F]` for what the first layer sees of N observations.
     ///
     /// # Errors
     /// If it has another shape.
     pub fn forward(&self, input: &Tensor) -> Result<Tensor, PolicyError> {
         let pixels = |picture: &Picture| match input.dtype() {
-            DType::U8 => Pixels::Bytes(picture.image.order, picture.byte_scale),
+            DType::U8 => picture.pixels(),
             _ => Pixels::Numbers,
         };
         Ok(match self {
@@ -185,6 +205,15 @@ impl Encoder {
             trunk: Trunk::new(&spec.trunk, name, weights)?,
             hidden: Mlp::new(&spec.hidden, name, weights)?,
         })
+    }
+
+    /// Lays the weights out for the processor; later changes of them go unnoticed.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub fn pack(&mut self) -> Result<(), PolicyError> {
+        self.trunk.pack()?;
+        self.hidden.pack()
     }
 
     /// `[N, O]` for what the first layer sees of N observations.

@@ -7,9 +7,10 @@
 use candle_core::Tensor;
 
 use super::image::Image;
-use crate::kernels::{self, Activation, Geometry};
+use super::packed::PackedTrunk;
+use crate::kernels::{self, Activation, Geometry, ImageLayer, Pixels};
 use crate::policy::error::PolicyError;
-use crate::policy::layers::{Convolution, ConvolutionSpec, Finish, FinishSpec, Pixels};
+use crate::policy::layers::{Convolution, ConvolutionSpec, Finish, FinishSpec};
 use crate::policy::parameters::ParameterSpec;
 use crate::policy::snapshot::Weights;
 
@@ -119,6 +120,7 @@ fn block_name(section: &str, block: usize) -> String {
 pub struct Residual {
     sections: Vec<Section>,
     last: Finish,
+    packed: PackedTrunk,
 }
 
 #[derive(Debug, Clone)]
@@ -158,7 +160,35 @@ impl Residual {
         Ok(Self {
             sections: spec.sections.iter().enumerate().map(section).collect::<Result<_, PolicyError>>()?,
             last: Finish::new(&spec.last, name, weights)?,
+            packed: PackedTrunk::default(),
         })
+    }
+
+    /// The sections as layers of one operation, if they are those of Espeholt et al. 2018.
+    fn as_layers(&self) -> Option<Vec<ImageLayer<'_>>> {
+        if self.last.normalizes() || self.last.activation() != Activation::Relu {
+            return None;
+        }
+        let mut layers = vec![];
+        for section in &self.sections {
+            layers.push(section.convolution.as_layer()?);
+            layers.push(ImageLayer::MaxPool { size: [KERNEL; 2], geometry: POOLING });
+            layers.extend(section.blocks.iter().map(|block| ImageLayer::Residual {
+                first: block.first.parameters(),
+                second: block.second.parameters(),
+            }));
+        }
+        layers.push(ImageLayer::Rectify);
+        Some(layers)
+    }
+
+    /// Lays the weights out for the processor, for images of `pixels`; later changes of them go unnoticed.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub fn pack(&mut self, image: &Image, pixels: Pixels) -> Result<(), PolicyError> {
+        self.packed = PackedTrunk::new(image, pixels, self.as_layers())?;
+        Ok(())
     }
 
     /// `[N, H', W', O]` for images that lie as `pixels` says.
@@ -166,6 +196,12 @@ impl Residual {
     /// # Errors
     /// If the images have another size.
     pub fn forward(&self, images: &Tensor, pixels: Pixels) -> Result<Tensor, PolicyError> {
+        if let Some(packed) = self.packed.of(pixels) {
+            return Ok(packed.apply(images)?);
+        }
+        if let Some(layers) = self.as_layers() {
+            return Ok(kernels::image_layers(images, pixels, &layers)?);
+        }
         let mut x = images.clone();
         for (at, section) in self.sections.iter().enumerate() {
             x = section.convolution.forward(&x, if at == 0 { pixels } else { Pixels::Numbers })?;

@@ -3,6 +3,7 @@
 #
 # Third part of the worker's program.
 
+import functools
 import importlib
 import inspect
 
@@ -13,7 +14,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 def make(name, count, options):
     """`count` copies of the environment called `name`."""
     name = register(name)
-    wrappers = [imported(path) for path in options["wrappers"]]
+    wrappers = [wrapper(asked) for asked in options["wrappers"]]
     atari = options["atari"] if is_atari(name) and options["atari"]["preprocess"] else None
     kwargs = dict(options["kwargs"])
     if options["max_episode_steps"] > 0:
@@ -46,6 +47,13 @@ def register(name):
     return name
 
 
+def wrapper(asked):
+    """A function that puts a wrapper around an environment: that of a name, or of a name with arguments."""
+    if isinstance(asked, str):
+        return imported(asked)
+    return functools.partial(imported(asked["name"]), **asked["kwargs"])
+
+
 def imported(path):
     module, _, attribute = path.partition(":")
     found = importlib.import_module(module)
@@ -57,8 +65,8 @@ def imported(path):
 
 
 def wrapped(env, wrappers):
-    for wrapper in wrappers:
-        env = wrapper(env)
+    for wrap in wrappers:
+        env = wrap(env)
     return env
 
 

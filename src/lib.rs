@@ -46,7 +46,7 @@ enum Command {
     /// Draw the learning curves of runs
     Plot(plot::PlotCommand),
     /// List the environments
-    Envs,
+    Envs(envs::EnvsCommand),
     /// Examine whether an environment is fit for training
     CheckEnv(check_env::CheckEnvCommand),
     /// Run a learner that actors connect to
@@ -66,7 +66,7 @@ pub fn main_with(registry: Registry) -> ExitCode {
         Command::Train(command) => command.run(&registry),
         Command::Eval(command) => command.run(registry),
         Command::Plot(command) => command.run(&registry),
-        Command::Envs => envs::run(&registry),
+        Command::Envs(command) => command.run(&registry),
         Command::CheckEnv(command) => command.run(&registry),
         Command::Learner(command) => command.run(),
         Command::Actor(command) => command.run(registry),

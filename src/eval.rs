@@ -138,9 +138,6 @@ impl EvalCommand {
             if let Some(mismatch) = environment.mismatch("in the run", vector.spec(), "here") {
                 bail!("{mismatch}: evaluate with the version of the environment that the run had");
             }
-            if let Some(mismatch) = environment.mismatch("in the run", vector.spec(), "here") {
-                bail!("{mismatch}: evaluate with the version of the environment that the run had");
-            }
             let distribution = spec.distribution().clone();
             let mut sampler = Sampler::new(vector, distribution, &layout, actions.collect(), choice)?;
             if judgement.needs_parameters() {

@@ -50,7 +50,7 @@ enum Command {
     /// Make a recorded run's weights again, from its records alone
     Replay(replay::ReplayCommand),
     /// List the environments
-    Envs,
+    Envs(envs::EnvsCommand),
     /// Examine whether an environment is fit for training
     CheckEnv(check_env::CheckEnvCommand),
     /// Run a learner that actors connect to
@@ -71,7 +71,7 @@ pub fn main_with(registry: Registry) -> ExitCode {
         Command::Eval(command) => command.run(registry),
         Command::Plot(command) => command.run(&registry),
         Command::Replay(command) => command.run(),
-        Command::Envs => envs::run(&registry),
+        Command::Envs(command) => command.run(&registry),
         Command::CheckEnv(command) => command.run(&registry),
         Command::Learner(command) => command.run(),
         Command::Actor(command) => command.run(registry),

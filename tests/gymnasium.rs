@@ -46,6 +46,97 @@ fn cartpole_of_gymnasium_is_learnt_like_the_native_one_and_can_be_evaluated() {
 }
 
 #[test]
+fn an_episode_of_an_environment_of_gymnasium_is_filmed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (run_dir, film) = (folder.path().join("run"), folder.path().join("episode.gif"));
+    let short = ["--env", "gym:CartPole-v1", "--steps", "2000", "--until-return", "never", "--actors", "1"];
+    train(&run_dir, &short);
+    let (run_dir, film) = (run_dir.to_str().unwrap(), film.to_str().unwrap());
+    let ended = run(&["eval", run_dir, "--episodes", "2", "--gif", film, "--python", interpreter()]);
+    assert_eq!(ended.code(), 0, "{}", ended.stderr);
+    let first = ended.stdout.lines().next().unwrap();
+    let steps: usize = first.rsplit_once(", ").unwrap().1.strip_suffix(" steps").unwrap().parse().unwrap();
+    let mut decoder = gif::DecodeOptions::new().read_info(std::fs::File::open(film).unwrap()).unwrap();
+    assert_eq!((decoder.width(), decoder.height()), (600, 400));
+    let mut pictures = 0;
+    while decoder.read_next_frame().unwrap().is_some() {
+        pictures += 1;
+    }
+    assert_eq!(pictures, steps + 1, "{}", ended.stdout);
+}
+
+#[test]
+fn an_environment_that_does_not_draw_itself_is_not_filmed() {
+    let folder = tempfile::tempdir().unwrap();
+    let run_dir = folder.path().join("run");
+    train(&run_dir, &["--env", COUNTER, "--steps", "200", "--until-return", "never", "--actors", "1"]);
+    let film = folder.path().join("episode.gif");
+    let ended =
+        run(&["eval", run_dir.to_str().unwrap(), "--gif", film.to_str().unwrap(), "--python", interpreter()]);
+    assert_eq!(ended.code(), 64, "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains("--gif: ") && ended.stderr.contains("without rgb_array"),
+        "{}",
+        ended.stderr
+    );
+}
+
+#[test]
+fn environments_are_listed_with_gymnasiums_by_where_they_come_from() {
+    let ended = run(&["envs", "--python", interpreter()]);
+    assert_eq!(ended.code(), 0, "{}", ended.stderr);
+    let groups: Vec<&str> = ended.stdout.split("\n\n").collect();
+    assert!(groups[0].starts_with("ID ") && groups[0].contains("TMaze-v0"), "{}", groups[0]);
+    let group = |name: &str| {
+        let heading = format!("Gymnasium: {name}\n");
+        *groups.iter().find(|group| group.starts_with(&heading)).unwrap_or_else(|| panic!("{name}"))
+    };
+    let line = |group: &str, id: &str| {
+        let found = group.lines().find(|line| line.split(' ').next() == Some(id));
+        found.unwrap_or_else(|| panic!("{id} in {group}")).to_owned()
+    };
+    let control = group("classic_control");
+    assert!(line(control, "CartPole-v1").ends_with("has a native twin, above; gym:CartPole-v1 is this one"));
+    assert!(line(control, "CartPole-v0").ends_with("CartPole-v1 is newer"));
+    let mujoco = group("mujoco");
+    let cheetah = line(mujoco, "HalfCheetah-v5");
+    assert_eq!(cheetah.split_whitespace().collect::<Vec<_>>(), ["HalfCheetah-v5", "1000", "4800"]);
+    assert!(!mujoco.contains("HalfCheetah-v2"), "it only raises an error: {mujoco}");
+    line(group("box2d"), "LunarLander-v3");
+    line(group("ALE"), "ALE/Pong-v5");
+    assert!(!ended.stdout.contains("PongNoFrameskip"));
+}
+
+#[test]
+fn without_gymnasium_native_environments_are_listed_and_a_line_says_how_to_get_it() {
+    for (python, expected) in [
+        (
+            "/no/such/python",
+            "cannot start Python with /no/such/python (chosen by --python or IMPRESARIO_PYTHON)",
+        ),
+        (bare_python().as_str(), "install it with: "),
+    ] {
+        let ended = run(&["envs", "--python", python]);
+        assert_eq!(ended.code(), 0, "{}", ended.stderr);
+        let (native, line) = ended.stdout.split_once("\n\n").unwrap();
+        assert!(native.contains("CartPole-v1"), "{native}");
+        let is_one = line.trim_end().lines().count() == 1;
+        assert!(is_one && line.starts_with("Gymnasium's environments are not listed: "), "{line}");
+        assert!(line.contains(expected), "{line}");
+    }
+}
+
+/// A Python without any package, made once.
+fn bare_python() -> String {
+    let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join("python-bare");
+    if !root.join("bin/python").exists() {
+        let mut command = std::process::Command::new("python3");
+        python::run(command.args(["-m", "venv", "--without-pip"]).arg(&root)).unwrap();
+    }
+    root.join("bin/python").to_str().unwrap().to_owned()
+}
+
+#[test]
 fn the_example_package_is_learnt_in() {
     let folder = tempfile::tempdir().unwrap();
     let run_dir = folder.path().join("run");

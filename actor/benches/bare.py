@@ -19,7 +19,7 @@ def atari():
     vector = gym.make_vec(
         name,
         count,
-        autoreset_mode=gym.vector.AutoresetMode.DISABLED,
+        autoreset_mode=gym.vector.AutoresetMode.SAME_STEP,
         stack_num=1,
         num_threads=1,
         noop_max=30,
@@ -29,14 +29,7 @@ def atari():
     )
     vector.reset(seed=1)
     actions = random.integers(0, vector.single_action_space.n, (1000, count))
-
-    def step(number):
-        _, _, terminated, truncated, _ = vector.step(actions[number % 1000])
-        ended = terminated | truncated
-        if ended.any():
-            vector.reset(options={"reset_mask": ended})
-
-    return step
+    return lambda number: vector.step(actions[number % 1000])
 
 
 def loop():

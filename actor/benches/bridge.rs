@@ -1,6 +1,6 @@
 //! What the bridge to Gymnasium adds to a step of the environment: copies stepped through it and by a plain loop in Python, in turns.
 //!
-//! `cargo bench -p impresario-actor --bench bridge`, with a Python that has gymnasium and ale-py (`IMPRESARIO_PYTHON`, an active virtual
+//! `cargo bench --workspace --bench bridge`, with a Python that has gymnasium and ale-py (`IMPRESARIO_PYTHON`, an active virtual
 //! environment, or `python3`).
 
 use std::io::{BufRead, BufReader, Write};

@@ -1,7 +1,8 @@
 //! Observations of several parts: Gymnasium's `Dict` and `Tuple` spaces, laid out flat.
 //!
 //! The network sees one row of numbers. [`Composite::flatten`] says which: the parts one after another, numbers as they
-//! are and choices as one-hot codes, as `gymnasium.spaces.utils.flatten` has it. [`Layout`] names where each part lies, and
+//! are and choices as one-hot codes, as `gymnasium.spaces.utils.flatten` has it; but bytes are divided by the largest of their
+//! space, as those of a plain box are. [`Layout`] names where each part lies, and
 //! its [`Writer`] fills a row part by part, so that an environment's author computes no offset.
 
 use std::collections::BTreeMap;
@@ -36,7 +37,7 @@ impl Composite {
 
     /// The flat box of all parts, `f32` `[N]`, and where in it each part lies.
     ///
-    /// Bounds of numbers stay; a one-hot code lies between 0 and 1. Bytes become numbers from 0 to 255.
+    /// Bounds of numbers stay; a one-hot code lies between 0 and 1, and so do bytes.
     pub fn flatten(&self) -> (Space, Layout) {
         let mut layout = Layout::default();
         self.append("", &mut layout);
@@ -101,8 +102,9 @@ impl Layout {
         for field in &self.fields {
             match &field.space {
                 Space::Box { low: l, high: h, .. } => {
-                    low.extend(l);
-                    high.extend(h);
+                    let unit = field.space.unit();
+                    low.extend(l.iter().map(|bound| bound / unit));
+                    high.extend(h.iter().map(|bound| bound / unit));
                 }
                 choices => {
                     low.resize(low.len() + choices.alternatives(), 0.0);
@@ -162,7 +164,7 @@ impl Writer<'_> {
         self
     }
 
-    /// Writes the bytes of the box at `path`, as numbers from 0 to 255.
+    /// Writes the bytes of the box at `path`, each divided by the largest of its space.
     ///
     /// # Panics
     /// If there is no box of that many bytes at `path`.
@@ -170,7 +172,8 @@ impl Writer<'_> {
         let (space, room) = self.part(path);
         let of_bytes = matches!(space, Space::Box { dtype: ElementType::U8, .. });
         assert!(of_bytes && room.len() == values.len(), "{path} is {space}, not {} bytes", values.len());
-        room.iter_mut().zip(values).for_each(|(number, byte)| *number = f32::from(*byte));
+        let unit = space.unit();
+        room.iter_mut().zip(values).for_each(|(number, byte)| *number = f32::from(*byte) / unit);
         self
     }
 

@@ -76,6 +76,18 @@ impl Space {
         Self::Box { low: low.to_vec(), high: high.to_vec(), shape: vec![low.len()], dtype: ElementType::F32 }
     }
 
+    /// What stands for 1 where the policy sees numbers of the space: the largest byte of a box of bytes, so that pixels and flags lie
+    /// between 0 and 1, and 1 for all others.
+    pub fn unit(&self) -> f32 {
+        match self {
+            Self::Box { high, dtype: ElementType::U8, .. } => {
+                let largest = high.iter().copied().fold(0.0, f32::max).min(255.0);
+                if largest > 0.0 { largest } else { 1.0 }
+            }
+            _ => 1.0,
+        }
+    }
+
     /// Shape of one element of the space as it is stored: `[]` for `Discrete`, `[k]` for
     /// `MultiDiscrete`, the box's own shape otherwise.
     pub fn shape(&self) -> Vec<usize> {

@@ -10,6 +10,7 @@ use impresario_common::config::{AlgorithmConfig, RunConfig};
 /// Where structures are looked for.
 const SOURCE: &str = concat!(
     include_str!("../src/config/sections.rs"),
+    include_str!("../src/config/environment.rs"),
     include_str!("../src/config/policy.rs"),
     include_str!("../src/config/algorithm/actor_critic.rs"),
     include_str!("../src/config/algorithm/appo.rs"),

@@ -5,10 +5,11 @@
 
 use impresario_common::space::Space;
 
+use super::Subject;
 use super::contents::{difference, flaw, violation};
 use super::report::{Check, Report};
+use super::speed::{self, Bridge, Speed};
 use super::stage::{Blank, Reach, Stage};
-use super::{Subject, speed};
 
 /// Games played side by side.
 const GAMES: usize = 4;
@@ -230,15 +231,26 @@ impl<'a> Examination<'a> {
     /// Measures steps a second.
     pub(super) fn speed(&mut self, seconds: f64) {
         let copies = GAMES_FOR_SPEED * self.subject.players;
-        let rate = Stage::new(self.subject, [self.seed; 2], copies, Blank::First)
+        let speed = Stage::new(self.subject, [self.seed; 2], copies, Blank::Untouched)
             .and_then(|mut stage| speed::measure(&mut stage, seconds));
-        match rate {
-            Ok(rate) => self.report.fine(
-                Check::Speed,
-                format!("{} steps a second with {copies} copies in one thread", grouped(rate)),
-            ),
+        match speed {
+            Ok(speed) => self.report.fine(Check::Speed, in_words(speed, copies)),
             Err(problem) => self.report.fail(Check::Steps, format!("while speed was measured: {problem}")),
         }
+    }
+}
+
+fn in_words(speed: Speed, copies: usize) -> String {
+    let rate = grouped(1.0 / speed.seconds);
+    match speed.bridge {
+        None => format!("{rate} steps a second with {copies} copies in one thread"),
+        Some(Bridge { alone, added }) => format!(
+            "{rate} steps a second with {copies} copies in a Python process; alone, in a plain loop there, {}: the bridge adds \
+             {:.2} microseconds a step ({:.1} %)",
+            grouped(1.0 / alone),
+            1e6 * added,
+            100.0 * added / alone
+        ),
     }
 }
 
@@ -456,6 +468,16 @@ mod tests {
         examination.play(20);
         assert!(!examination.may_go_on());
         assert!(examination.into_report().to_string().contains("no licence"));
+    }
+
+    #[test]
+    fn what_the_bridge_adds_is_told() {
+        let told = in_words(Speed { seconds: 1e-6, bridge: None }, 16);
+        assert_eq!(told, "1,000,000 steps a second with 16 copies in one thread");
+        let bridge = Some(Bridge { alone: 8e-6, added: 2e-6 });
+        let told = in_words(Speed { seconds: 10e-6, bridge }, 16);
+        assert!(told.contains("100,000 steps a second") && told.contains("there, 125,000"), "{told}");
+        assert!(told.ends_with("the bridge adds 2.00 microseconds a step (25.0 %)"), "{told}");
     }
 
     #[test]

@@ -18,13 +18,15 @@ mod report;
 mod speed;
 mod stage;
 
+use std::fmt::Display;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use impresario_actor::env::VectorEnvironment;
 use impresario_actor::env::gymnasium::interpreter::PythonFlag;
 use impresario_actor::env::registry::Registry;
 use impresario_actor::env::source::Environments;
-use impresario_common::config::EnvironmentSection;
+use impresario_common::config::{RunConfig, RunFlags};
 use impresario_common::process;
 use impresario_common::random::Stream;
 use impresario_common::space::EnvironmentSpec;
@@ -34,9 +36,17 @@ use examination::Examination;
 /// Flags of `impresario check-env`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct CheckEnvCommand {
-    /// Environment to check
-    #[arg(value_name = "ID")]
-    id: String,
+    /// Environment to check [default: that of --config]
+    #[arg(value_name = "ID", required_unless_present = "config")]
+    id: Option<String>,
+
+    /// Configuration of a run in TOML, of which the section `environment` counts; --set wins over it
+    #[arg(long, value_name = "FILE.toml")]
+    config: Option<PathBuf>,
+
+    /// Sets any key of the configuration, say --set environment.kwargs.continuous=true; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
 
     /// Steps taken in each of a few copies
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(2..))]
@@ -52,6 +62,10 @@ pub(crate) struct CheckEnvCommand {
 
     #[command(flatten)]
     python: PythonFlag,
+}
+
+fn usage(error: impl Display) -> process::Usage {
+    process::Usage(error.to_string())
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
@@ -72,13 +86,21 @@ pub(crate) struct Subject<'a> {
 impl CheckEnvCommand {
     /// Checks, prints what was found, and fails if a promise is broken.
     pub(crate) fn run(self, registry: &Registry) -> anyhow::Result<ExitCode> {
+        let flags = RunFlags { env: self.id, config: self.config, set: self.set, ..RunFlags::default() };
+        let config = RunConfig::from_flags(&flags)?;
         let environments = Environments::new(registry.clone(), &self.python);
-        let found = environments.find(&EnvironmentSection::new(&self.id));
-        let source = found.map_err(|e| process::Usage(e.to_string()))?;
+        let source = environments.find(&config.environment).map_err(usage)?;
         let (spec, players) = (source.spec(), source.players());
         let make = |streams: Vec<Stream>| source.make_vector(streams).map_err(|e| e.to_string());
         let subject = Subject { spec, players, make: &make };
         println!("{}: {} -> {}", spec.id, spec.observation, spec.action);
+        if config.environment.frame_stack > 1 {
+            let seen = spec.stacked(config.environment.frame_stack).map_err(usage)?;
+            println!(
+                "the policy sees {} of these at once: {}",
+                config.environment.frame_stack, seen.observation
+            );
+        }
         let report = stage::quietly(|| {
             let mut examination = Examination::new(&subject, self.seed);
             examination.spaces();

@@ -13,11 +13,12 @@ use rand::RngExt;
 use super::Subject;
 
 /// What is in the room for observations before they are written: two patterns that no environment writes by chance in
-/// both of two runs.
+/// both of two runs, or whatever was there before, which costs no time.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Blank {
     First,
     Second,
+    Untouched,
 }
 
 impl Blank {
@@ -35,6 +36,9 @@ impl Blank {
     }
 
     fn fill(self, array: &mut Array) {
+        if matches!(self, Self::Untouched) {
+            return;
+        }
         match array {
             Array::F32(values) => values.fill(self.f32()),
             Array::U8(values) => values.fill(self.u8()),
@@ -196,6 +200,11 @@ impl Stage {
         };
         guarded(|| vector.step(actions, out).map_err(|e| e.to_string()))?;
         self.look_at_masks()
+    }
+
+    /// Seconds that steps at random take in another process that copies step in, if they do.
+    pub(super) fn seconds_alone(&mut self, steps: u32) -> Result<Option<f64>, String> {
+        guarded(|| self.vector.seconds_alone(steps).map_err(|e| e.to_string()))
     }
 
     fn look_at_masks(&mut self) -> Result<(), String> {

@@ -13,12 +13,22 @@ import numpy as np
 
 
 def flat(space, observation):
-    """Numbers as they are, choices as one-hot codes where there are several parts."""
-    if isinstance(space, (gym.spaces.Dict, gym.spaces.Tuple)):
-        return gym.spaces.flatten(space, observation)
+    """Numbers as they are; where there are several parts, choices as one-hot codes and bytes through the largest of their space."""
+    if isinstance(space, gym.spaces.Dict):
+        return np.concatenate([coded(space[name], observation[name]) for name in sorted(space.keys())])
+    if isinstance(space, gym.spaces.Tuple):
+        return np.concatenate([coded(part, of_part) for part, of_part in zip(space.spaces, observation)])
     if isinstance(space, (gym.spaces.Discrete, gym.spaces.MultiDiscrete)):
         return np.ravel(observation - space.start)
     return np.ravel(observation).astype(float)
+
+
+def coded(space, observation):
+    if isinstance(space, (gym.spaces.Dict, gym.spaces.Tuple)):
+        return flat(space, observation)
+    numbers = gym.spaces.flatten(space, observation).astype(np.float32)
+    is_bytes = isinstance(space, gym.spaces.Box) and space.dtype == np.uint8
+    return numbers / np.float32(space.high.max()) if is_bytes else numbers
 
 
 def play(question, copy):
@@ -27,9 +37,10 @@ def play(question, copy):
     env = gym.make(question["id"], **question["kwargs"])
     if question.get("atari"):
         env = gym.wrappers.AtariPreprocessing(env, **question["atari"])
-    for path in question.get("wrappers", []):
-        module, name = path.split(":")
-        env = getattr(importlib.import_module(module), name)(env)
+    for asked in question.get("wrappers", []):
+        asked = {"name": asked, "kwargs": {}} if isinstance(asked, str) else asked
+        module, name = asked["name"].split(":")
+        env = getattr(importlib.import_module(module), name)(env, **asked["kwargs"])
     observed, told = env.reset(seed=question["seeds"][copy]), []
     told.append({"observation": flat(env.observation_space, observed[0]).tolist()})
     for actions in question["actions"]:

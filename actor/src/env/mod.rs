@@ -188,8 +188,18 @@ pub trait VectorEnvironment: Send {
         Err(EnvironmentError { id: self.spec().id.clone(), message })
     }
 
-    /// From now on keeps a picture of the first copy after each reset and step. A step that ends an episode gives two: of the
-    /// state in which it ended, and of the first one of the next.
+    /// Seconds that `steps` steps of all copies at random take where they are stepped, without what brings them here; `None` for
+    /// copies that are stepped here. They need a [reset](Self::reset) before, and another one afterwards.
+    ///
+    /// # Errors
+    /// If the environment fails; the vector is of no further use, unless it [recovers](Self::recover).
+    fn seconds_alone(&mut self, steps: u32) -> Result<Option<f64>, EnvironmentError> {
+        let _ = steps;
+        Ok(None)
+    }
+
+    /// From now on keeps a picture of the first copy after each reset and step; asked before the first reset. A step that ends an
+    /// episode gives two: of the state in which it ended, and of the first one of the next.
     ///
     /// # Errors
     /// If the environment does not draw itself.

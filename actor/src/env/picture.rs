@@ -20,6 +20,15 @@ impl Picture {
         Self { width, height, pixels: colour.repeat(width * height), seconds }
     }
 
+    /// A picture of `pixels`, `[height, width, 3]`, to be seen for `seconds`.
+    ///
+    /// # Panics
+    /// If there are more or fewer pixels.
+    pub fn of_pixels(width: usize, height: usize, pixels: Vec<u8>, seconds: f64) -> Self {
+        assert_eq!(pixels.len(), 3 * width * height, "three bytes for each pixel of {width} x {height}");
+        Self { width, height, pixels, seconds }
+    }
+
     /// Pixels in a row.
     pub fn width(&self) -> usize {
         self.width

@@ -8,6 +8,7 @@ use impresario_common::space::EnvironmentSpec;
 use super::VectorEnvironment;
 use super::gymnasium::failure::Failure;
 use super::gymnasium::interpreter::{Interpreter, PythonFlag};
+use super::gymnasium::listing::{self, Listed};
 use super::gymnasium::{self, GymnasiumEnvironment};
 use super::measure::Measure;
 use super::registry::{MakeVectorError, Registry, UnknownEnvironment};
@@ -23,6 +24,19 @@ impl Environments {
     /// The native environments of `native`, and Gymnasium's.
     pub fn new(native: Registry, python: &PythonFlag) -> Self {
         Self { native, interpreter: Interpreter::choose(python) }
+    }
+
+    /// The native ones.
+    pub fn native(&self) -> &Registry {
+        &self.native
+    }
+
+    /// Gymnasium's, as far as they need no module to be named. Starts Python, which takes a second.
+    ///
+    /// # Errors
+    /// If there is no Python, or no Gymnasium.
+    pub fn of_gymnasium(&self) -> Result<Vec<Listed>, Failure> {
+        listing::list(&self.interpreter)
     }
 
     /// The native environment of that name if there is one, and Gymnasium's otherwise or if it is asked for by `gym:`.

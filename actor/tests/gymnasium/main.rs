@@ -2,10 +2,14 @@
 //!
 //! - `trajectories`: what the actor sees is what Gymnasium does alone, in its own environments and in odd ones;
 //! - `atari`: games prepared as the literature does;
+//! - `film`: pictures of environments that draw themselves;
+//! - `alone`: how fast copies are without the bridge;
 //! - `trouble`: what cannot be made, and workers that fail.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod alone;
 mod atari;
+mod film;
 #[path = "../../../tests/support/python.rs"]
 mod python;
 mod trajectories;

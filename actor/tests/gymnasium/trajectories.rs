@@ -4,7 +4,7 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use impresario_common::config::EnvironmentSection;
+use impresario_common::config::{EnvironmentSection, Wrapper};
 use impresario_common::random::{Purpose, stream};
 use impresario_common::space::Space;
 use impresario_common::unroll::Array;
@@ -235,11 +235,31 @@ fn no_autoreset_mode_lets_a_step_in_that_is_none_of_the_tasks() {
 
 #[test]
 fn wrappers_are_put_on_in_order_and_the_specification_is_gymnasiums() {
-    let wrappers = vec!["impresario_test_envs:Scaled".to_owned(), "impresario_test_envs:Scaled".to_owned()];
+    let wrappers = vec![Wrapper::from("impresario_test_envs:Scaled"); 2];
     let scaled = EnvironmentSection { wrappers: wrappers.clone(), ..odd("Limited", "") };
     let (_, truncated) = same_as_gymnasium(&scaled, json!({"wrappers": wrappers}), 2, 10);
     assert!(truncated > 0);
     let spec = find(&scaled).unwrap().spec().clone();
     assert_eq!((spec.max_episode_steps, spec.solved_return), (Some(2), Some(12.5)));
     assert_eq!(spec.id, scaled.id);
+}
+
+#[test]
+fn wrappers_are_called_with_their_arguments() {
+    let rescale = Wrapper {
+        kwargs: "min_action = -1.0\nmax_action = 1.0".parse().unwrap(),
+        ..Wrapper::from("gymnasium.wrappers:RescaleAction")
+    };
+    let limit = Wrapper {
+        kwargs: "max_episode_steps = 30".parse().unwrap(),
+        ..Wrapper::from("gymnasium.wrappers:TimeLimit")
+    };
+    let wrappers = vec![rescale, limit];
+    let section = EnvironmentSection { wrappers: wrappers.clone(), ..plain("gym:Pendulum-v1") };
+    let (_, truncated) = same_as_gymnasium(&section, json!({"wrappers": wrappers}), 2, 70);
+    assert_eq!(truncated, 4);
+    let Space::Box { low, high, .. } = find(&section).unwrap().spec().action.clone() else {
+        panic!("numbers")
+    };
+    assert_eq!((low, high), (vec![-1.0], vec![1.0]), "they were -2 and 2");
 }

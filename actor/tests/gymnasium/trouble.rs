@@ -6,7 +6,7 @@ use impresario_actor::env::Recovery;
 use impresario_actor::env::gymnasium::interpreter::PythonFlag;
 use impresario_actor::env::registry::Registry;
 use impresario_actor::env::source::Environments;
-use impresario_common::config::EnvironmentSection;
+use impresario_common::config::{EnvironmentSection, Wrapper};
 use impresario_common::unroll::Array;
 
 use super::{Driver, environments, find, odd, python};
@@ -66,6 +66,33 @@ fn names_that_are_nearly_right_are_put_right() {
         said.contains("takes no environment.max_episode_steps; gym:CartPole-v1 is Gymnasium's"),
         "{said}"
     );
+}
+
+#[test]
+fn names_of_old_are_answered_with_those_of_now() {
+    let said = |id: &str| refusal(&EnvironmentSection::new(id));
+    let pong = said("PongNoFrameskip-v4");
+    assert!(pong.contains("`PongNoFrameskip` doesn't exist"), "{pong}");
+    assert!(pong.contains("It is ALE/Pong-v5 now; environment.atari says how"), "{pong}");
+    assert!(said("Pong-ram-v0").contains("It is ALE/Pong-v5 now, with environment.atari.preprocess=false"));
+    // Gymnasium says it itself.
+    let lander = said("LunarLander-v2");
+    assert!(lander.contains("v2 for `LunarLander` is deprecated. Please use `LunarLander-v3`"), "{lander}");
+    assert!(!lander.contains("Traceback") && lander.matches("LunarLander-v3").count() == 1, "{lander}");
+    assert!(said("LunarLander-v9").contains("It provides versioned environments: [ `v3` ]"));
+    let cheetah = said("HalfCheetah-v2");
+    assert!(
+        cheetah.contains("HalfCheetah-v5 is its newest version") && !cheetah.contains("Traceback"),
+        "{cheetah}"
+    );
+}
+
+#[test]
+fn arguments_that_a_wrapper_does_not_take_are_told_by_python() {
+    let mut scaled = Wrapper::from("impresario_test_envs:Scaled");
+    scaled.kwargs = "by = 3".parse().unwrap();
+    let said = refusal(&EnvironmentSection { wrappers: vec![scaled], ..odd("Counter", "") });
+    assert!(said.contains("unexpected keyword argument 'by'"), "{said}");
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! directory and sent to every actor that joins.
 
 mod algorithm;
+mod environment;
 mod flags;
 mod policy;
 mod ranges;
@@ -12,6 +13,7 @@ mod resolve;
 mod sections;
 
 pub use algorithm::*;
+pub use environment::*;
 pub use flags::RunFlags;
 pub use policy::*;
 pub use resolve::{ConfigError, RUN_CONFIG_FILE};

@@ -5,10 +5,11 @@ use std::path::Path;
 use toml::{Table, Value};
 
 use super::algorithm::AlgorithmConfig;
+use super::environment::{EnvironmentSection, is_atari};
 use super::flags::RunFlags;
 use super::policy::{CoreKind, LogStd, PolicySection, Sizes};
 use super::ranges::{at_least_1, check, fraction, not_negative, positive};
-use super::sections::{EnvironmentSection, OptimizerKind, RunConfig, UntilReturn, is_atari};
+use super::sections::{OptimizerKind, RunConfig, UntilReturn};
 use crate::stacking::MAX_FRAME_STACK;
 
 /// Largest size of a layer: beyond it no network is of any use, and products of sizes stay within bounds.
@@ -224,15 +225,14 @@ fn check_environment(environment: &EnvironmentSection) -> Result<(), ConfigError
     positive("environment.start_timeout_seconds", environment.start_timeout_seconds)?;
     positive("environment.step_timeout_seconds", environment.step_timeout_seconds)?;
     at_least_1("environment.max_failures", environment.max_failures as usize)?;
-    check(
-        "environment.wrappers",
-        &format!("{:?}", environment.wrappers),
-        environment
-            .wrappers
-            .iter()
-            .all(|path| path.split_once(':').is_some_and(|(m, c)| !m.is_empty() && !c.is_empty())),
-        "must name each as module:Class, say \"gymnasium.wrappers:FlattenObservation\"",
-    )?;
+    if let Some(wrapper) = environment.wrappers.iter().find(|wrapper| !wrapper.is_named_well()) {
+        check(
+            "environment.wrappers",
+            &format!("{:?}", wrapper.name),
+            false,
+            "must name each as module:Class, say \"gymnasium.wrappers:FlattenObservation\"",
+        )?;
+    }
     let atari = &environment.atari;
     at_least_1("environment.atari.frame_skip", atari.frame_skip as usize)?;
     at_least_1("environment.atari.screen_size", atari.screen_size as usize)?;
@@ -444,7 +444,7 @@ fn message(error: &toml::de::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{PolicyLagBound, UntilReturnWord};
+    use crate::config::{PolicyLagBound, UntilReturnWord, Wrapper};
 
     fn with(assignments: &[&str]) -> Result<RunConfig, ConfigError> {
         let set = assignments.iter().map(|s| s.to_string()).collect();
@@ -491,6 +491,27 @@ mod tests {
         assert_eq!(with(&sac).unwrap().policy.hidden, Sizes::Auto);
         let config = with(&["policy.kernels=[8, 4]"]).unwrap();
         assert_eq!(RunConfig::from_toml(&config.to_toml().unwrap()).unwrap(), config);
+    }
+
+    #[test]
+    fn wrappers_are_names_or_names_with_arguments() {
+        let scaled = r#"{ name = "my:Scaled", kwargs = { by = 2.0, only = ["a"] } }"#;
+        let config = with(&[&format!(r#"environment.wrappers=["my:Plain", {scaled}]"#)]).unwrap();
+        let [plain, scaled] = config.environment.wrappers.as_slice() else { panic!("{config:?}") };
+        assert_eq!(plain, &Wrapper::from("my:Plain"));
+        assert_eq!((scaled.name.as_str(), &scaled.kwargs["by"]), ("my:Scaled", &Value::Float(2.0)));
+        assert_eq!(RunConfig::from_toml(&config.to_toml().unwrap()).unwrap(), config);
+        let json = serde_json::to_value(&config.environment.wrappers).unwrap();
+        let expected =
+            serde_json::json!(["my:Plain", { "name": "my:Scaled", "kwargs": { "by": 2.0, "only": ["a"] } }]);
+        assert_eq!(json, expected);
+        let bare = with(&[r#"environment.wrappers=[{ name = "my:Plain" }]"#]).unwrap();
+        assert_eq!(bare.environment.wrappers, [Wrapper::from("my:Plain")]);
+        let refused =
+            |wrappers: &str| with(&[&format!("environment.wrappers={wrappers}")]).unwrap_err().to_string();
+        assert!(refused(r#"["Plain"]"#).contains("must name each as module:Class"));
+        let said = refused(r#"[{ name = "my:Plain", arguments = { by = 2 } }]"#);
+        assert!(said.contains("{ name = \"module:Class\", kwargs ="), "{said}");
     }
 
     #[test]

@@ -29,9 +29,7 @@ pub(super) struct Input {
 
 /// What bytes from `space` are multiplied by: 1 through the largest one.
 pub(super) fn byte_scale(space: &Space) -> f64 {
-    let Space::Box { high, .. } = space else { return 1.0 };
-    let largest = high.iter().copied().fold(0.0, f32::max).min(255.0);
-    if largest > 0.0 { 1.0 / f64::from(largest) } else { 1.0 }
+    1.0 / f64::from(space.unit())
 }
 
 impl Input {

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use impresario_common::config::{AtariSection, RunConfig};
+use impresario_common::config::{AtariConvention, AtariSection, RunConfig};
 use serde::{Deserialize, Serialize};
 
 use super::append_file::write_atomically;
@@ -17,8 +17,8 @@ use crate::accounting::Accounting;
 pub struct Summary {
     /// Environment's name with version.
     pub env: String,
-    /// What was done with the frames, actions and episodes of an Atari game; null for all other environments.
-    pub atari: Option<AtariSection>,
+    /// How an Atari game was set up; null for all other environments.
+    pub atari: Option<Atari>,
     /// Algorithm's name.
     pub algorithm: String,
     /// Seed from which all randomness flowed.
@@ -53,12 +53,37 @@ pub struct Summary {
     pub stopped_by: String,
 }
 
+/// What was done with the frames, actions, episodes and rewards of an Atari game.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Atari {
+    /// What the literature calls it.
+    pub convention: AtariConvention,
+    /// Frames that the policy saw at once.
+    pub frame_stack: usize,
+    /// Bound on the size of a reward in learning; 0 for none.
+    pub reward_clip: f32,
+    /// The section of the configuration.
+    #[serde(flatten)]
+    pub section: AtariSection,
+}
+
+impl Atari {
+    fn of_run(config: &RunConfig) -> Option<Self> {
+        Some(Self {
+            convention: config.atari_convention()?,
+            frame_stack: config.environment.frame_stack,
+            reward_clip: config.algorithm.reward_clip(),
+            section: config.environment.atari.clone(),
+        })
+    }
+}
+
 impl Summary {
     /// The summary of a run that ended with `totals`.
     pub fn new(config: &RunConfig, totals: &Totals, accounting: Accounting, stopped_by: &str) -> Self {
         Self {
             env: config.environment.id.clone(),
-            atari: config.environment.is_atari().then(|| config.environment.atari.clone()),
+            atari: Atari::of_run(config),
             algorithm: config.algorithm.name().into(),
             seed: config.run.seed,
             env_steps: totals.steps,
@@ -119,6 +144,8 @@ impl Summary {
 
 #[cfg(test)]
 mod tests {
+    use impresario_common::config::RunFlags;
+
     use super::super::recorder::SolvedAt;
     use super::*;
 
@@ -157,6 +184,36 @@ mod tests {
             "skipped_updates": 0, "stopped_by": "solved",
         });
         assert_eq!(value, expected);
+    }
+
+    #[test]
+    fn the_convention_that_an_atari_game_was_played_by_is_told() {
+        let set = |assignments: &[&str]| {
+            let set = assignments.iter().map(|assignment| assignment.to_string()).collect();
+            let flags = RunFlags { env: Some("ALE/Pong-v5".into()), set, ..RunFlags::default() };
+            let config = RunConfig::from_flags(&flags).unwrap();
+            let summary = Summary::new(&config, &totals(), Accounting::default(), "steps");
+            let value = serde_json::to_value(&summary).unwrap();
+            assert_eq!(serde_json::from_value::<Summary>(value.clone()).unwrap(), summary);
+            value["atari"].clone()
+        };
+        let expected = serde_json::json!({
+            "convention": "mnih2015", "frame_stack": 4, "reward_clip": 1.0,
+            "preprocess": true, "frame_skip": 4, "screen_size": 84, "grayscale": true, "sticky_actions": 0.0,
+            "noop_max": 30, "life_loss": true, "full_action_set": false, "threads": 1,
+        });
+        assert_eq!(set(&[]), expected);
+        let atari = |assignment: &str| format!("environment.atari.{assignment}");
+        let machado =
+            ["sticky_actions=0.25", "noop_max=0", "life_loss=false", "full_action_set=true"].map(atari);
+        let machado: Vec<&str> = machado.iter().map(String::as_str).collect();
+        assert_eq!(set(&machado)["convention"], "machado2018");
+        for other in ["environment.frame_stack=1", "algorithm.reward_clip=0", "environment.kwargs.mode=1"] {
+            assert_eq!(set(&[other])["convention"], "custom", "{other}");
+            assert_eq!(set(&[&machado[..], &[other]].concat())["convention"], "custom", "{other}");
+        }
+        assert_eq!(set(&machado[1..])["convention"], "custom");
+        assert_eq!(set(&["environment.atari.preprocess=false"])["convention"], "raw");
     }
 
     #[test]

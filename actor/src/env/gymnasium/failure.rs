@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::interpreter::Interpreter;
+use super::old_names::successor;
 use super::protocol::Told;
 use crate::env::registry::closest;
 
@@ -32,12 +33,20 @@ pub enum Failure {
         pip_line: String,
     },
     /// Gymnasium knows no such environment.
-    #[error("{message}{}", did_you_mean(closest))]
+    #[error("{message}{}", did_you_mean(message, closest))]
     Unknown {
         /// What Gymnasium said.
         message: String,
         /// The known name most like it, if one is like it at all.
         closest: Option<String>,
+    },
+    /// The name is one of old.
+    #[error("{message}{hint}")]
+    Old {
+        /// What Gymnasium said.
+        message: String,
+        /// What it is called now, where that is known and not in the message.
+        hint: String,
     },
     /// The environment cannot be trained in as it is.
     #[error("{0}")]
@@ -71,8 +80,12 @@ pub enum Failure {
     Link(String),
 }
 
-fn did_you_mean(closest: &Option<String>) -> String {
-    closest.as_ref().map(|name| format!("; did you mean {name:?}?")).unwrap_or_default()
+/// What Gymnasium does not ask itself already.
+fn did_you_mean(message: &str, closest: &Option<String>) -> String {
+    match closest {
+        Some(name) if !message.contains(name.as_str()) => format!("; did you mean {name:?}?"),
+        _ => String::new(),
+    }
 }
 
 impl Failure {
@@ -94,9 +107,19 @@ impl Failure {
     pub(super) fn told(told: Told, name: &str, interpreter: &Interpreter) -> Self {
         match told {
             Told::Unsupported { message } => Self::Unsupported(message),
-            Told::Unknown { message, known } => {
-                let closest = closest(name, known.iter().map(String::as_str)).map(Into::into);
-                Self::Unknown { message: first_line(&message), closest }
+            Told::Unknown { message, old, known } => {
+                let message = first_line(&message);
+                match successor(name, &known) {
+                    Some(successor) if message.contains(&successor.name) => {
+                        Self::Old { message, hint: String::new() }
+                    }
+                    Some(successor) => Self::Old { message, hint: format!(" {successor}") },
+                    None if old => Self::Old { message, hint: String::new() },
+                    None => {
+                        let closest = closest(name, known.iter().map(String::as_str)).map(Into::into);
+                        Self::Unknown { message, closest }
+                    }
+                }
             }
             Told::Missing { message, package } => Self::MissingPackage {
                 pip_line: interpreter.pip_line(requirement(&package)),

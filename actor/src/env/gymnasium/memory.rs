@@ -14,6 +14,9 @@ use rustix::fs::{MemfdFlags, memfd_create};
 /// Arrays begin at multiples of this, so that they are aligned for any element type and share no cache line.
 const ALIGNMENT: usize = 64;
 
+/// Most pictures that come of a step: of the state in which an episode ended, and of that in which the next begins.
+const PICTURES: usize = 2;
+
 /// The file behind the shared memory, without a size yet.
 pub(super) fn create() -> io::Result<File> {
     Ok(File::from(memfd_create("impresario-environments", MemfdFlags::CLOEXEC)?))
@@ -24,6 +27,7 @@ pub(super) fn create() -> io::Result<File> {
 pub(super) struct Memory {
     map: MmapMut,
     places: Places,
+    picture_size: [usize; 2],
 }
 
 /// Where an array lies.
@@ -50,17 +54,27 @@ struct Places {
     goes_on: Place,
     /// `[E]` i64: seeds for a reset.
     seeds: Place,
+    /// `[2, H, W, 3]` u8: pictures of the first copy; nothing unless it is filmed.
+    pictures: Place,
+    /// `[1]` u8: how many there are.
+    shots: Place,
 }
 
 /// Where an array lies and what it is, as numpy understands it: offset, element type, shape.
 pub(super) type Layout = BTreeMap<&'static str, (usize, &'static str, Vec<usize>)>;
 
 impl Memory {
-    /// Room in `file` for `copies` copies of an environment, and what to tell the worker about it.
+    /// Room in `file` for `copies` copies of an environment and pictures of `picture_size`, height and width; and what to tell the
+    /// worker about it.
     ///
     /// # Errors
     /// If the operating system has no room.
-    pub(super) fn new(file: &File, spec: &EnvironmentSpec, copies: usize) -> io::Result<(Self, Layout)> {
+    pub(super) fn new(
+        file: &File,
+        spec: &EnvironmentSpec,
+        copies: usize,
+        picture_size: [usize; 2],
+    ) -> io::Result<(Self, Layout)> {
         let of_all = |shape: Vec<usize>| [vec![copies], shape].concat();
         let (observation, action) = (&spec.observation, &spec.action);
         let (seen, done) = (numpy_name(observation.dtype()), numpy_name(action.dtype()));
@@ -86,6 +100,8 @@ impl Memory {
             truncated: place("truncated", "u1", 1, vec![copies]),
             goes_on: place("goes_on", "u1", 1, vec![copies]),
             seeds: place("seeds", "<i8", 8, vec![copies]),
+            pictures: place("pictures", "u1", 1, vec![PICTURES, picture_size[0], picture_size[1], 3]),
+            shots: place("shots", "u1", 1, vec![1]),
         };
         file.set_len(end as u64)?;
         // SAFETY: the file is anonymous: nobody truncates it, and nobody but the worker, whose process was started with it,
@@ -93,7 +109,7 @@ impl Memory {
         // the actor makes no reference to the bytes (`Process::ring` borrows them exclusively); a worker that breaks its turn
         // by a failure is killed before the bytes are looked at again. Any bytes are valid numbers.
         let map = unsafe { MmapMut::map_mut(file)? };
-        Ok((Self { map, places }, layout))
+        Ok((Self { map, places, picture_size }, layout))
     }
 
     pub(super) fn observations(&mut self) -> &mut [u8] {
@@ -127,6 +143,18 @@ impl Memory {
 
     pub(super) fn seeds(&mut self) -> &mut [i64] {
         bytemuck::cast_slice_mut(self.part(self.places.seeds))
+    }
+
+    /// Height and width of a picture.
+    pub(super) fn picture_size(&self) -> [usize; 2] {
+        self.picture_size
+    }
+
+    /// The pixels of the pictures that were made since the last call, `[H, W, 3]` each.
+    pub(super) fn take_pictures(&mut self) -> impl Iterator<Item = &[u8]> {
+        let taken = std::mem::take(&mut self.part(self.places.shots)[0]);
+        let len = self.picture_size.iter().product::<usize>() * 3;
+        self.part(self.places.pictures).chunks_exact(len.max(1)).take(usize::from(taken))
     }
 
     fn part(&mut self, place: Place) -> &mut [u8] {

@@ -7,16 +7,22 @@
 //! # Layout
 //!
 //! - [`interpreter`]: which Python;
-//! - `process`: a running worker: started, rung, watched, ended;
+//! - `link`, `ears`: a Python process: started, spoken to, listened to, ended;
+//! - `process`: a worker, which is one that has copies of an environment and shares memory;
 //! - `memory`: what is shared with it;
 //! - `protocol`: what is said until the copies are ready, spaces included;
-//! - [`failure`]: what can go wrong, and what to do about it;
+//! - [`failure`], `old_names`: what can go wrong, and what to do about it;
 //! - `vector`: the copies as a [`VectorEnvironment`](super::VectorEnvironment);
+//! - [`listing`]: what there is;
 //! - here: a name and its options, looked up.
 
+mod ears;
 pub mod failure;
 pub mod interpreter;
+mod link;
+pub mod listing;
 mod memory;
+mod old_names;
 mod process;
 mod protocol;
 mod vector;
@@ -29,8 +35,7 @@ use impresario_common::space::EnvironmentSpec;
 
 use failure::Failure;
 use interpreter::Interpreter;
-use process::Process;
-use protocol::Request;
+use process::{Camera, Process};
 use vector::GymnasiumVector;
 
 /// What a name begins with that asks for Gymnasium's environment even where there is a native one.
@@ -53,7 +58,7 @@ impl GymnasiumEnvironment {
     /// # Errors
     /// If there is no Python, no such environment, or no form for its spaces.
     pub fn look_up(interpreter: Interpreter, options: &EnvironmentSection) -> Result<Self, Failure> {
-        let (_, spec) = Process::start(&interpreter, options, 1)?;
+        let (_, spec) = Process::start(&interpreter, options, 1, Camera::Off)?;
         tracing::debug!("{} is Gymnasium's, with {}", spec.id, interpreter.path().display());
         Ok(Self(Arc::new(Inner { interpreter, options: options.clone(), spec })))
     }

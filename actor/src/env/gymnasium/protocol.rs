@@ -16,6 +16,8 @@ pub(super) struct Request<'a> {
     pub(super) copies: usize,
     /// The run's section on it.
     pub(super) options: &'a EnvironmentSection,
+    /// Whether the first copy shall draw itself.
+    pub(super) filmed: bool,
 }
 
 /// What the worker has made.
@@ -27,16 +29,41 @@ pub(super) struct Description {
     reward_threshold: Option<f64>,
     /// How it steps the copies.
     pub(super) stepping: String,
+    /// What its pictures are like, if it draws itself.
+    pub(super) picture: Option<Drawn>,
+}
+
+/// What pictures are like.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub(super) struct Drawn {
+    /// In pixels.
+    pub(super) height: usize,
+    /// In pixels.
+    pub(super) width: usize,
+    /// For which one is to be seen.
+    pub(super) seconds: f64,
 }
 
 /// What the worker could not do.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(super) enum Told {
-    Unsupported { message: String },
-    Unknown { message: String, known: Vec<String> },
-    Missing { message: String, package: String },
-    Exception { message: String },
+    Unsupported {
+        message: String,
+    },
+    /// `old` if Gymnasium says itself what came of it.
+    Unknown {
+        message: String,
+        old: bool,
+        known: Vec<String>,
+    },
+    Missing {
+        message: String,
+        package: String,
+    },
+    Exception {
+        message: String,
+    },
 }
 
 /// A space of Gymnasium.
@@ -124,7 +151,7 @@ mod tests {
         let spec = |observation: &str| {
             let json = format!(
                 r#"{{"observation": {observation}, "action": {{"type": "discrete", "n": 2}}, "max_episode_steps": null,
-                "reward_threshold": null, "stepping": "loop"}}"#
+                "reward_threshold": null, "stepping": "loop", "picture": null}}"#
             );
             serde_json::from_str::<Description>(&json).unwrap().spec("Thing-v0")
         };

@@ -6,7 +6,8 @@ use rand::RngExt;
 
 use super::GymnasiumEnvironment;
 use super::failure::Failure;
-use super::process::{Process, Ring};
+use super::process::{Camera, Process, Ring};
+use crate::env::picture::Picture;
 use crate::env::vector::Frame;
 use crate::env::{Action, EnvironmentError, ObservationMut, Recovery, VectorEnvironment, VectorStep};
 
@@ -24,18 +25,23 @@ pub struct GymnasiumVector {
     process: Option<Process>,
     /// What a worker that follows the one that failed can be hoped for.
     recovery: Recovery,
+    camera: Camera,
+    /// Taken since they were asked for.
+    pictures: Vec<Picture>,
 }
 
 impl GymnasiumVector {
     pub(super) fn new(environment: GymnasiumEnvironment, streams: Vec<Stream>) -> Self {
         let frame = Frame::new(environment.spec().clone(), streams.len());
-        Self { environment, frame, streams, process: None, recovery: Recovery::Impossible }
+        let (process, recovery) = (None, Recovery::Impossible);
+        Self { environment, frame, streams, process, recovery, camera: Camera::Off, pictures: vec![] }
     }
 
     /// Starts the Python process.
     fn start(&self) -> Result<Process, Failure> {
         let environment = &*self.environment.0;
-        let (process, spec) = Process::start(&environment.interpreter, &environment.options, self.copies())?;
+        let (interpreter, options) = (&environment.interpreter, &environment.options);
+        let (process, spec) = Process::start(interpreter, options, self.copies(), self.camera)?;
         match spec == environment.spec {
             true => Ok(process),
             false => Err(Failure::Unsupported(format!(
@@ -55,6 +61,7 @@ impl GymnasiumVector {
         }
         process.ring(Ring::Reset)?;
         copy_out(process.memory().observations(), observations);
+        self.pictures.extend(process.take_pictures());
         self.process = Some(process);
         Ok(())
     }
@@ -96,6 +103,9 @@ impl VectorEnvironment for GymnasiumVector {
         if let Err(failure) = process.ring(Ring::Step) {
             return Err(self.fail(failure));
         }
+        if self.camera == Camera::On {
+            self.pictures.extend(process.take_pictures());
+        }
         let memory = process.memory();
         copy_out(memory.observations(), out.observations);
         out.rewards.copy_from_slice(memory.rewards());
@@ -121,6 +131,27 @@ impl VectorEnvironment for GymnasiumVector {
 
     fn recover(&mut self) -> Recovery {
         self.recovery
+    }
+
+    fn seconds_alone(&mut self, steps: u32) -> Result<Option<f64>, EnvironmentError> {
+        let Some(process) = &mut self.process else {
+            return Err(self.frame.error("its Python worker has not started; reset it first".into()));
+        };
+        process.seconds_alone(steps).map(Some).map_err(|failure| self.fail(failure))
+    }
+
+    fn film(&mut self) -> Result<(), EnvironmentError> {
+        self.camera = Camera::On;
+        // Whether it draws itself is known when it has been made.
+        match self.start() {
+            Ok(process) => self.process = Some(process),
+            Err(failure) => return Err(self.fail(failure)),
+        }
+        Ok(())
+    }
+
+    fn take_pictures(&mut self) -> Vec<Picture> {
+        std::mem::take(&mut self.pictures)
     }
 }
 

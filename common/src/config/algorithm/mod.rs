@@ -98,6 +98,21 @@ impl Default for AlgorithmConfig {
     }
 }
 
+impl AlgorithmConfig {
+    /// Bound on the size of a reward in learning; 0 where there is none.
+    pub fn reward_clip(&self) -> f32 {
+        match self {
+            Self::Impala(config) => config.reward_clip,
+            Self::A2c(config) | Self::A3c(config) => config.reward_clip,
+            Self::Ppo(config) => config.reward_clip,
+            Self::Appo(config) => config.reward_clip,
+            Self::Reinforce(config) => config.reward_clip,
+            Self::Trpo(config) => config.reward_clip,
+            Self::Sac(_) => 0.0,
+        }
+    }
+}
+
 impl RunConfig {
     /// The defaults of a run with `algorithm`: those of all sections, in the light of the method.
     pub fn with_algorithm(algorithm: AlgorithmConfig) -> Self {

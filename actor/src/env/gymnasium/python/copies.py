@@ -3,6 +3,7 @@
 #
 # Third part of the worker's program.
 
+import functools
 import importlib
 import inspect
 
@@ -10,19 +11,22 @@ import gymnasium
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 
-def make(name, count, options):
-    """`count` copies of the environment called `name`."""
+def make(name, count, options, filmed):
+    """`count` copies of the environment called `name`, the first of which draws itself if it is filmed."""
     name = register(name)
-    wrappers = [imported(path) for path in options["wrappers"]]
+    wrappers = [wrapper(asked) for asked in options["wrappers"]]
     atari = options["atari"] if is_atari(name) and options["atari"]["preprocess"] else None
     kwargs = dict(options["kwargs"])
     if options["max_episode_steps"] > 0:
         kwargs["max_episode_steps"] = options["max_episode_steps"]
     spec = gymnasium.spec(name)
+    if filmed:
+        check_that_it_draws(spec)
+        kwargs["render_mode"] = "rgb_array"
     if atari is not None:
-        return make_atari(name, count, spec, kwargs, wrappers, atari)
-    # The emulator's own vector prepares frames, always.
-    if spec.vector_entry_point is not None and not wrappers and not is_atari(name):
+        return make_atari(name, count, spec, kwargs, wrappers, atari, filmed)
+    # The emulator's own vector prepares frames, always; vectors do not draw.
+    if spec.vector_entry_point is not None and not wrappers and not filmed and not is_atari(name):
         vector = make_vector(name, count, spec, kwargs)
         if vector.stepping == "vector" or spec.entry_point is None:
             return vector
@@ -46,6 +50,13 @@ def register(name):
     return name
 
 
+def wrapper(asked):
+    """A function that puts a wrapper around an environment: that of a name, or of a name with arguments."""
+    if isinstance(asked, str):
+        return imported(asked)
+    return functools.partial(imported(asked["name"]), **asked["kwargs"])
+
+
 def imported(path):
     module, _, attribute = path.partition(":")
     found = importlib.import_module(module)
@@ -57,12 +68,12 @@ def imported(path):
 
 
 def wrapped(env, wrappers):
-    for wrapper in wrappers:
-        env = wrapper(env)
+    for wrap in wrappers:
+        env = wrap(env)
     return env
 
 
-def make_atari(name, count, spec, kwargs, wrappers, atari):
+def make_atari(name, count, spec, kwargs, wrappers, atari, filmed):
     """Grey or coloured frames of one size, several frames a step, no-op starts. Stacking is the actor's business."""
     limit = kwargs.pop("max_episode_steps", 0)
     game = {
@@ -72,7 +83,7 @@ def make_atari(name, count, spec, kwargs, wrappers, atari):
         **kwargs,
     }
     lives = Lives(count) if atari["life_loss"] else None
-    if wrappers or atari["frame_skip"] == 1:
+    if wrappers or filmed or atari["frame_skip"] == 1:
         from gymnasium.wrappers import AtariPreprocessing
 
         def copy():
@@ -207,6 +218,13 @@ class Loop(Copies):
             if self.lives is not None:
                 self.count_lives(copy, env.unwrapped.ale.lives(), terminated or truncated)
 
+    def step_alone(self, actions):
+        """A step as it is without the bridge."""
+        for env, action in zip(self.envs, actions):
+            _, _, terminated, truncated, _ = env.step(action)
+            if terminated or truncated:
+                env.reset()
+
     def close(self):
         for env in self.envs:
             env.close()
@@ -236,8 +254,9 @@ class Vector(Copies):
         actions = self.read_actions()
         if isinstance(actions, list):
             actions = batched(self.action_space, self.vector.action_space, actions)
-        observations, self.rewards[:], self.terminated[:], self.truncated[:], info = self.vector.step(actions)
-        return observations, (self.terminated | self.truncated).astype(bool), info
+        observations, self.rewards[:], terminated, truncated, info = self.vector.step(actions)
+        self.terminated[:], self.truncated[:] = terminated, truncated
+        return observations, np.logical_or(terminated, truncated), info
 
     def step(self):
         observations, ended, _ = self.take_step()
@@ -245,6 +264,13 @@ class Vector(Copies):
             self.write_finals(observations)
             observations, _ = self.vector.reset(options={"reset_mask": ended})
         self.write_all(observations)
+
+    def step_alone(self, actions):
+        """A step as it is without the bridge."""
+        _, _, terminated, truncated, _ = self.vector.step(actions)
+        ended = terminated | truncated
+        if ended.any():
+            self.vector.reset(options={"reset_mask": ended})
 
     def close(self):
         self.vector.close()
@@ -260,17 +286,28 @@ class SameStep(Vector):
     def reset(self):
         info = super().reset()
         if self.lives is not None:
-            self.lives.left = info["lives"].tolist()
+            self.lives_left = info["lives"]
+            self.lives.left = self.lives_left.tolist()
 
     def step(self):
         observations, ended, info = self.take_step()
         self.write_all(observations)
-        if ended.any():
+        any_ended = ended.any()
+        if any_ended:
             for copy in np.flatnonzero(ended).tolist():
                 self.write_final(copy, element(self.observation_space, info["final_obs"], copy))
         if self.lives is not None:
-            for copy, left in enumerate(info["lives"].tolist()):
-                self.count_lives(copy, left, ended[copy])
+            self.goes_on.fill(0)
+            left = info["lives"]
+            # In most steps nobody loses one.
+            if any_ended or (left != self.lives_left).any():
+                for copy, left_to_copy in enumerate(left.tolist()):
+                    self.count_lives(copy, left_to_copy, ended[copy])
+                self.lives_left = left
+
+    def step_alone(self, actions):
+        """A step as it is without the bridge."""
+        self.vector.step(actions)
 
 
 class OneByOne(Copies):
@@ -301,6 +338,13 @@ class OneByOne(Copies):
                 # What the action is matters to nobody.
                 observation, *_ = vector.step(action)
             self.write(copy, element(self.observation_space, observation, 0))
+
+    def step_alone(self, actions):
+        """A step as it is without the bridge."""
+        for vector, action in zip(self.vectors, actions):
+            _, _, terminated, truncated, _ = vector.step(action)
+            if terminated[0] or truncated[0]:
+                vector.step(action)
 
     def close(self):
         for vector in self.vectors:

@@ -1,11 +1,12 @@
 # The worker's link to its actor. It uses nothing but the standard library, so that it can tell what is missing.
 #
-# First part of the worker's program, which is link.py, spaces.py, copies.py and worker.py one after another. It is started with
-# a socket to the actor for standard input and the shared memory for standard output. Both sides say a length (u32) and JSON
-# until the copies are ready; from then on the actor rings with one byte (r to reset, s to step), and the worker answers with one
-# (.), or with ! and a failure in JSON.
+# First part of the worker's program, which is link.py, spaces.py, copies.py, film.py, alone.py and worker.py one after another, and of
+# that which lists what there is, link.py and listing.py. It is started with a socket to the actor for standard input and the shared
+# memory for standard output. Both sides say a length (u32) and JSON until the copies are ready; from then on the actor rings with one
+# byte (r to reset, s to step, t to time steps), and the worker answers with one (.), or with ! and a failure in JSON.
 
 import ctypes
+import importlib.util
 import json
 import os
 import re
@@ -63,13 +64,34 @@ def failure(error):
     told = {"message": str(error)}
     if "Unsupported" in kinds:
         return told | {"kind": "unsupported"}
-    if "UnregisteredEnv" in kinds or "No registered env" in str(error):
-        return told | {"kind": "unknown", "known": sorted(sys.modules["gymnasium"].registry)}
+    old = bool(kinds & {"DeprecatedEnv", "VersionNotFound"}) or has_moved(error)
+    if old or "UnregisteredEnv" in kinds or "No registered env" in str(error):
+        return told | {"kind": "unknown", "old": old, "known": sorted(spec.id for spec in known())}
     if modules or "DependencyNotInstalled" in kinds:
         package = modules[-1] if modules else advice[1].strip(" \"'") if advice else ""
         return told | {"kind": "missing", "package": package}
     text = "".join(traceback.format_exception(error))
     return {"kind": "exception", "message": text}
+
+
+def has_moved(error):
+    """Whether an environment is registered only to say that it is elsewhere now."""
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    return isinstance(error, ImportError) and trace is not None and trace.tb_frame.f_code.co_name.startswith("_raise_")
+
+
+def known():
+    """What Gymnasium can make: without names that only raise an error, and those of old for the emulator's games."""
+    gymnasium = sys.modules["gymnasium"]
+    if importlib.util.find_spec("ale_py"):
+        gymnasium.register_envs(importlib.import_module("ale_py"))
+    for spec in gymnasium.registry.values():
+        entry = spec.entry_point or spec.vector_entry_point
+        module, _, name = entry.partition(":") if isinstance(entry, str) else (entry.__module__, "", entry.__name__)
+        if not name.startswith("_raise_") and not (module.startswith("ale_py") and spec.namespace is None):
+            yield spec
 
 
 def report(kind, error, trace):

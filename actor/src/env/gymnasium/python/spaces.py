@@ -101,7 +101,7 @@ def observation_writer(space, rows):
 
 
 def flat_writer(space, rows):
-    """Writes parts one after another: numbers as they are, choices as one-hot codes."""
+    """Writes parts one after another: numbers as they are, bytes divided by the largest of their space, choices as one-hot codes."""
     writers, offset = [], 0
 
     def place(space, path):
@@ -114,23 +114,26 @@ def flat_writer(space, rows):
                 place(part, (*path, number))
         elif isinstance(space, (spaces.Box, spaces.MultiBinary)):
             size = int(np.prod(space.shape))
-            writers.append((path, slice(offset, offset + size), None))
+            unit = space.dtype == np.uint8 and isinstance(space, spaces.Box) and np.float32(space.high.max())
+            writers.append((path, slice(offset, offset + size), None, unit))
             offset += size
         else:
             sizes = np.asarray(counts(space), np.int64)
             first = offset + np.cumsum(sizes) - sizes
-            writers.append((path, slice(offset, offset + int(sizes.sum())), first - choice_starts(space)))
+            writers.append((path, slice(offset, offset + int(sizes.sum())), first - choice_starts(space), None))
             offset += int(sizes.sum())
 
     place(space, ())
 
     def write(copy, observation):
         row = rows[copy]
-        for path, place, ones in writers:
+        for path, place, ones, unit in writers:
             part = observation
             for step in path:
                 part = part[step]
-            if ones is None:
+            if unit:
+                row[place] = np.ravel(part) / unit
+            elif ones is None:
                 row[place] = np.ravel(part)
             else:
                 row[place] = 0.0

@@ -1,6 +1,6 @@
 # The worker: makes the copies, shares memory with the actor, and does what it rings for.
 #
-# Last part of the worker's program.
+# Sixth and last part of the worker's program.
 
 import gc
 import mmap
@@ -15,30 +15,40 @@ class Arrays:
             setattr(self, name, np.frombuffer(memory, dtype, count, offset).reshape(shape))
 
 
-def describe_copies(copies):
+def describe_copies(copies, picture):
     return {
         "observation": describe(copies.observation_space),
         "action": describe_actions(copies.action_space),
         "max_episode_steps": getattr(copies.spec, "max_episode_steps", None),
         "reward_threshold": getattr(copies.spec, "reward_threshold", None),
         "stepping": copies.stepping,
+        "picture": picture,
     }
 
 
 def main():
     request = bell.receive()
-    copies = make(request["name"], request["copies"], request["options"])
-    bell.send(b".", describe_copies(copies))
+    copies = make(request["name"], request["copies"], request["options"], request["filmed"])
+    filmed, picture = film(copies, request["options"]) if request["filmed"] else (None, None)
+    bell.send(b".", describe_copies(copies, picture))
     layout = bell.receive()
-    copies.attach(Arrays(mmap.mmap(memory, 0), layout))
+    arrays = Arrays(mmap.mmap(memory, 0), layout)
+    copies.attach(arrays)
+    if filmed is not None:
+        filmed.attach(arrays)
     work = {b"r": copies.reset, b"s": copies.step}
     # What exists by now lives as long as the copies: no search for garbage needs to look at it.
     gc.collect()
     gc.freeze()
-    wait, answer = bell.wait, bell.answer
+    wait, answer, alone = bell.wait, bell.answer, None
     while ring := wait(1):
-        work[ring]()
-        answer(b".")
+        if ring == b"t":
+            alone = alone or Alone(copies)
+            (steps,) = struct.unpack("<I", bell.exactly(4))
+            answer(b"." + struct.pack("<d", alone.seconds(steps)))
+        else:
+            work[ring]()
+            answer(b".")
     copies.close()
 
 

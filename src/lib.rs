@@ -10,6 +10,7 @@
 //! * `plot` draws the learning curves of runs: `plot`.
 //! * `envs` lists environments: `envs`.
 //! * `check-env` examines an environment: `check_env`.
+//! * `health` asks a learner whether it serves: `health`.
 //! * `learner` and `actor` are the two sides by themselves, the same as the binaries of these names.
 
 mod check_env;
@@ -17,6 +18,7 @@ mod envs;
 mod eval;
 mod evaluation;
 mod film;
+mod health;
 mod judgement;
 mod plot;
 mod train;
@@ -53,6 +55,8 @@ enum Command {
     Learner(LearnerCommand),
     /// Run an actor for a learner
     Actor(ActorCommand),
+    /// Ask a learner whether it serves: exit code 0 if so, 1 if not
+    Health(health::HealthCommand),
 }
 
 /// The whole `main` of `impresario` with the environments of `registry`: reads the command line, does what it says, and
@@ -70,5 +74,6 @@ pub fn main_with(registry: Registry) -> ExitCode {
         Command::CheckEnv(command) => command.run(&registry),
         Command::Learner(command) => command.run(),
         Command::Actor(command) => command.run(registry),
+        Command::Health(command) => command.run(),
     })
 }

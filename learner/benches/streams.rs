@@ -159,7 +159,7 @@ impl Learner {
         let listener = server.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let (stop, stopped) = oneshot::channel::<()>();
-        server.spawn(serve(service, listener, async {
+        server.spawn(serve(service, listener, Default::default(), async {
             let _ = stopped.await;
         }));
         let client =

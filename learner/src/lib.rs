@@ -4,7 +4,8 @@
 //!
 //! In the order of the data's way:
 //!
-//! * [`service`]: the gRPC service, thin; [`roster`]: who may join, and as whom.
+//! * [`access`]: TLS, the token, and limits on connections; [`service`]: the gRPC service, thin; [`roster`]: who may join, and as
+//!   whom.
 //! * [`intake`]: admission, exact accounting, the byte-bounded queue, batches; [`pacing`]: who may start an unroll
 //!   now, so that the lag bound holds; [`accounting`]: the books.
 //! * [`batch`]: columns of several unrolls side by side.
@@ -13,8 +14,10 @@
 //!   is.
 //! * [`broadcast`]: new weights to every actor.
 //! * [`checkpoint`], [`report`]: files, logs, metrics, the bottleneck's verdict.
+//! * [`operations`]: the port for metrics and probes.
 //! * [`mod@run`]: a learner's life; [`session`]: the trainer's thread; [`command`]: flags and exit code.
 
+pub mod access;
 pub mod accounting;
 pub mod algorithm;
 pub mod batch;
@@ -23,6 +26,7 @@ pub mod checkpoint;
 pub mod command;
 pub mod device;
 pub mod intake;
+pub mod operations;
 pub mod optimizer;
 pub mod pacing;
 pub mod parameters;

@@ -10,7 +10,7 @@ use dashmap::DashMap;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use impresario_common::config::RunConfig;
+use impresario_common::config::{LimitsSection, RunConfig};
 use impresario_common::policy::PolicySpec;
 use impresario_common::space::EnvironmentSpec;
 use impresario_common::unroll::UnrollLayout;
@@ -105,6 +105,11 @@ impl Roster {
             protocol_version: PROTOCOL_VERSION,
             configuration_json: self.configuration_json.clone(),
         }
+    }
+
+    /// How much of the learner anyone may take up.
+    pub fn limits(&self) -> &LimitsSection {
+        &self.config.limits
     }
 
     /// The run's environment; known when the first actor has joined.

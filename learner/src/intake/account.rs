@@ -29,6 +29,8 @@ pub(super) struct Account {
     pub(super) next_sequence: u64,
     /// Steps in admitted unrolls.
     pub(super) received: u64,
+    /// Unrolls that wait in the queue.
+    pub(super) queued: usize,
     pub(super) progress: v1::Progress,
     /// Number of the newest stream.
     pub(super) stream: u64,

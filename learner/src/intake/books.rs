@@ -111,6 +111,7 @@ impl Books {
         account.received += steps;
         account.bell.notify_one();
         if delivery == Delivery::Accepted {
+            account.queued += 1;
             let bytes = unroll.bytes() as u64;
             self.queue_bytes += bytes;
             self.bytes_admitted += bytes;
@@ -135,7 +136,11 @@ impl Books {
             queued.taken = upto;
             if upto == queued.unroll.copies {
                 self.queue_bytes -= queued.unroll.bytes() as u64;
+                let actor = head.key().1;
                 head.remove();
+                if let Ok(account) = self.account(actor) {
+                    account.queued -= 1;
+                }
             }
         }
         parts
@@ -145,6 +150,7 @@ impl Books {
         let steps = self.queue.values().map(|q| ((q.unroll.copies - q.taken) * q.unroll.length) as u64).sum();
         self.drop_steps(DropReason::RunEnded, steps);
         self.queue.clear();
+        self.accounts.values_mut().for_each(|account| account.queued = 0);
         self.queue_bytes = 0;
     }
 

@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use impresario_common::config::EnvironmentSection;
+use impresario_common::security::token::TOKEN_VARIABLE;
 use impresario_common::space::EnvironmentSpec;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -98,6 +99,8 @@ impl Process {
         for variable in ONE_THREAD.iter().filter(|variable| std::env::var_os(variable).is_none()) {
             command.env(variable, "1");
         }
+        // An environment has no business with the learner's token.
+        command.env_remove(TOKEN_VARIABLE);
         let mut child = command
             .stdin(Stdio::from(OwnedFd::from(far_end)))
             .stdout(Stdio::from(file.try_clone().map_err(link)?))

@@ -26,6 +26,10 @@ pub struct LearnerCommand {
     #[arg(long, value_name = "ADDR")]
     metrics_listen: Option<SocketAddr>,
 
+    /// Continues the run in --run-dir if there is one, and starts it otherwise: for whatever restarts learners by itself
+    #[arg(long, requires = "run_dir", conflicts_with = "resume")]
+    resume_or_start: bool,
+
     #[command(flatten)]
     access: AccessFlags,
 
@@ -41,7 +45,10 @@ impl LearnerCommand {
     ///
     /// # Errors
     /// If the configuration, the address or the run directory cannot be used, or training fails.
-    pub fn run(self) -> anyhow::Result<ExitCode> {
+    pub fn run(mut self) -> anyhow::Result<ExitCode> {
+        if self.resume_or_start && self.run.run_dir.as_deref().is_some_and(|dir| RunDir::open(dir).is_ok()) {
+            self.run.resume = true;
+        }
         let access = self.access.load().map_err(|e| process::Usage(e.to_string()))?;
         let config = RunConfig::from_flags(&self.run)?;
         access.refuse_strangers(self.listen)?;

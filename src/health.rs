@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use impresario_common::process::Usage;
-use impresario_common::security::{ClientFlags, trouble};
+use impresario_common::security::{Bearer, ClientFlags, trouble};
 use tonic::transport::{Endpoint, Uri};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -13,6 +13,10 @@ use tonic_health::pb::health_client::HealthClient;
 
 /// The service that is asked about.
 const SERVICE: &str = "impresario.v1.Learner";
+
+/// Times that a connection may be cut before an answer. With TLS 1.3 a side that refuses a certificate says so when the other believes
+/// the handshake done, so that a call may find the connection gone before it reads why.
+const ATTEMPTS: u32 = 3;
 
 /// Flags of `impresario health`.
 #[derive(Debug, clap::Args)]
@@ -41,16 +45,19 @@ impl HealthCommand {
         let endpoint = security.secure(endpoint).map_err(|e| usage(e.to_string()))?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let asking = async {
-            let channel = endpoint.connect().await.map_err(|e| told(&e))?;
-            let mut client = HealthClient::with_interceptor(channel, security.bearer());
-            let request = HealthCheckRequest { service: SERVICE.into() };
-            let answer = client.check(request).await.map_err(|e| told(&e))?;
-            anyhow::Ok(answer.into_inner().status())
+            for _ in 1..ATTEMPTS {
+                match ask(&endpoint, security.bearer()).await {
+                    Err(Failure::Cut(_)) => {}
+                    answered => return answered,
+                }
+            }
+            ask(&endpoint, security.bearer()).await
         };
         let answer = runtime.block_on(async {
-            tokio::time::timeout(limit, asking).await.unwrap_or_else(|_| {
-                bail!("no answer within {} s", self.timeout);
-            })
+            match tokio::time::timeout(limit, asking).await {
+                Ok(answer) => answer.map_err(anyhow::Error::from),
+                Err(_) => bail!("no answer within {} s", self.timeout),
+            }
         });
         match answer.with_context(|| format!("the learner at {}", self.learner))? {
             ServingStatus::Serving => {
@@ -62,7 +69,28 @@ impl HealthCommand {
     }
 }
 
-/// What went wrong, in words that say what to change where that is known.
-fn told(error: &(dyn std::error::Error + 'static)) -> anyhow::Error {
-    anyhow::Error::msg(trouble::explain(error).unwrap_or_else(|| trouble::chain(error)))
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    /// There is no connection, or the two sides do not fit.
+    #[error("{0}")]
+    Plain(String),
+    /// A connection that was there was cut, which can hide why.
+    #[error("{0}")]
+    Cut(String),
+}
+
+async fn ask(endpoint: &Endpoint, bearer: Bearer) -> Result<ServingStatus, Failure> {
+    let connected = endpoint.connect().await;
+    let channel =
+        connected.map_err(|e| Failure::Plain(trouble::explain(&e).unwrap_or_else(|| trouble::chain(&e))))?;
+    let mut client = HealthClient::with_interceptor(channel, bearer);
+    let answer = client.check(HealthCheckRequest { service: SERVICE.into() }).await;
+    match answer {
+        Ok(answer) => Ok(answer.into_inner().status()),
+        Err(status) => Err(match trouble::explain(&status) {
+            Some(problem) => Failure::Plain(problem),
+            None => Failure::Cut(trouble::chain(&status)),
+        }),
+    }
 }

@@ -30,7 +30,7 @@ use impresario_common::space::EnvironmentSpec;
 use failure::Failure;
 use interpreter::Interpreter;
 use process::Process;
-use protocol::Request;
+use protocol::{Description, Request};
 use vector::GymnasiumVector;
 
 /// What a name begins with that asks for Gymnasium's environment even where there is a native one.
@@ -67,6 +67,14 @@ impl GymnasiumEnvironment {
     pub fn vector(&self, streams: Vec<Stream>) -> GymnasiumVector {
         GymnasiumVector::new(self.clone(), streams)
     }
+}
+
+/// The environment called `id` as a Python worker describes it: the JSON of `protocol`.
+///
+/// # Errors
+/// If it is no description, or contradicts itself.
+pub fn described(id: &str, json: &[u8]) -> Result<EnvironmentSpec, String> {
+    serde_json::from_slice::<Description>(json).map_err(|e| e.to_string())?.spec(id)
 }
 
 /// The name by which Gymnasium knows `id`.

@@ -5,7 +5,7 @@
 use std::error::Error;
 use std::io;
 
-use tokio_rustls::rustls::{self, AlertDescription, CertificateError, InvalidMessage};
+use tokio_rustls::rustls::{self, CertificateError, InvalidMessage};
 
 /// What a learner with TLS answers to plain HTTP/2.
 pub const SPEAKS_TLS: &str = "this learner speaks TLS only: write https:// and give --tls-ca";
@@ -30,7 +30,7 @@ pub fn explain(error: &(dyn Error + 'static)) -> Option<String> {
         }
         cause = error.source();
     }
-    None
+    explain_alert(alert_in(&text)?)
 }
 
 /// An error and what caused it, in one line.
@@ -57,7 +57,6 @@ fn tls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> 
 }
 
 fn explain_tls(error: &rustls::Error) -> Option<String> {
-    use AlertDescription as Alert;
     use CertificateError as Bad;
     let text = match error {
         rustls::Error::InvalidCertificate(bad) => match bad {
@@ -76,20 +75,7 @@ fn explain_tls(error: &rustls::Error) -> Option<String> {
             bad => format!("the learner's certificate cannot be trusted: {bad}"),
         },
         rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => SPEAKS_PLAINLY.into(),
-        rustls::Error::AlertReceived(alert) => match alert {
-            Alert::CertificateRequired => {
-                "the learner asks for a certificate: give --tls-cert and --tls-key".into()
-            }
-            Alert::UnknownCA | Alert::BadCertificate | Alert::DecryptError => {
-                "the learner does not trust the certificate in --tls-cert: it is not signed by an authority in its \
-                 --tls-client-ca"
-                    .into()
-            }
-            Alert::CertificateExpired => "the certificate in --tls-cert has expired: get a new one".into(),
-            // The other side is ending; another try may do.
-            Alert::InternalError | Alert::UserCanceled => return None,
-            alert => format!("the learner ended the TLS handshake: {alert:?}"),
-        },
+        rustls::Error::AlertReceived(alert) => return explain_alert(&format!("{alert:?}")),
         rustls::Error::NoApplicationProtocol | rustls::Error::PeerIncompatible(_) => {
             format!("what listens there speaks TLS, but not as a learner does: {error}")
         }
@@ -98,8 +84,33 @@ fn explain_tls(error: &rustls::Error) -> Option<String> {
     Some(text)
 }
 
+/// The alert by which the other side ended TLS, called `name`.
+fn explain_alert(name: &str) -> Option<String> {
+    let text = match name {
+        "CertificateRequired" => "the learner asks for a certificate: give --tls-cert and --tls-key".into(),
+        "UnknownCA" | "BadCertificate" | "DecryptError" => {
+            "the learner does not trust the certificate in --tls-cert: it is not signed by an authority in its \
+             --tls-client-ca"
+                .into()
+        }
+        "CertificateExpired" => "the certificate in --tls-cert has expired: get a new one".into(),
+        // The other side is ending; another try may do.
+        "InternalError" | "UserCanceled" | "CloseNotify" => return None,
+        name => format!("the learner ended the TLS handshake: {name}"),
+    };
+    Some(text)
+}
+
+/// The alert's name, where only an error's text has it: HTTP/2 keeps no more of what ended a connection.
+fn alert_in(text: &str) -> Option<&str> {
+    let (_, rest) = text.split_once("received fatal alert: ")?;
+    rest.split(|c: char| !c.is_ascii_alphanumeric()).next().filter(|name| !name.is_empty())
+}
+
 #[cfg(test)]
 mod tests {
+    use tokio_rustls::rustls::AlertDescription;
+
     use super::*;
 
     #[test]
@@ -117,6 +128,10 @@ mod tests {
             let said = explain(&wrapped(error)).unwrap_or_default();
             assert!(said.contains(expected), "{said}");
         }
+        // HTTP/2 keeps the text alone.
+        let alert = rustls::Error::AlertReceived(AlertDescription::CertificateRequired).to_string();
+        let said = explain(&io::Error::other(format!("connection error: {alert}"))).unwrap_or_default();
+        assert!(said.contains("asks for a certificate"), "{said}");
         let goaway = io::Error::other(format!("connection error (b\"{SPEAKS_TLS}\")"));
         assert_eq!(explain(&goaway).as_deref(), Some(SPEAKS_TLS));
         assert_eq!(explain(&io::Error::from(io::ErrorKind::ConnectionReset)), None);

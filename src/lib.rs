@@ -11,6 +11,7 @@
 //! * `replay` makes a recorded run's weights again: `replay`.
 //! * `envs` lists environments: `envs`.
 //! * `check-env` examines an environment: `check_env`.
+//! * `health` asks a learner whether it serves: `health`.
 //! * `learner` and `actor` are the two sides by themselves, the same as the binaries of these names.
 
 mod check_env;
@@ -18,6 +19,7 @@ mod envs;
 mod eval;
 mod evaluation;
 mod film;
+mod health;
 mod judgement;
 mod plot;
 mod replay;
@@ -57,6 +59,8 @@ enum Command {
     Learner(LearnerCommand),
     /// Run an actor for a learner
     Actor(ActorCommand),
+    /// Ask a learner whether it serves: exit code 0 if so, 1 if not
+    Health(health::HealthCommand),
 }
 
 /// The whole `main` of `impresario` with the environments of `registry`: reads the command line, does what it says, and
@@ -75,5 +79,6 @@ pub fn main_with(registry: Registry) -> ExitCode {
         Command::CheckEnv(command) => command.run(&registry),
         Command::Learner(command) => command.run(),
         Command::Actor(command) => command.run(registry),
+        Command::Health(command) => command.run(),
     })
 }

@@ -8,6 +8,7 @@ use impresario_actor::env::gymnasium::interpreter::PythonFlag;
 use impresario_actor::env::registry::Registry;
 use impresario_actor::env::source::Environments;
 use impresario_common::config::{RunConfig, RunFlags};
+use impresario_common::security::token::TOKEN_VARIABLE;
 use impresario_common::telemetry::LogFlags;
 use impresario_common::{process, signals};
 use impresario_learner::report::Summary;
@@ -165,6 +166,8 @@ fn start_actor(troupe: &Troupe) -> anyhow::Result<Child> {
     command
         .args(["actor", "--learner", &troupe.url, "--give-up-after", &ORPHAN_SECONDS.to_string()])
         .args(["--log-format", troupe.log.log_format.as_str()])
+        // This run's learner is on loopback and knows no token, whatever others on this machine do.
+        .env_remove(TOKEN_VARIABLE)
         // Its comings and goings are in the learner's log.
         .env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "warn".into()))
         .stdin(Stdio::null())

@@ -50,7 +50,7 @@ impl ActorCommand {
         });
         let summary = match done.context("cannot listen for signals")? {
             Ok(summary) => summary,
-            Err(error @ (ActorError::Url { .. } | ActorError::Division { .. })) => {
+            Err(error @ (ActorError::Url { .. } | ActorError::Security(_) | ActorError::Division { .. })) => {
                 return Err(process::Usage(error.to_string()).into());
             }
             Err(error) => return Err(error.into()),

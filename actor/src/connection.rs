@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use impresario_common::security::{Bearer, ClientFlags, trouble};
 use impresario_common::wire::{MAX_FRAME_BYTES, MAX_MESSAGE_BYTES, REFUSAL_METADATA, v1};
 use tokio::time::Instant;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Request, Status};
 use v1::learner_client::LearnerClient;
@@ -25,30 +27,33 @@ const CONNECTION_WINDOW: u32 = 4 << 20;
 /// and hundreds of actors that look for it cost nothing.
 const MAX_PAUSE: Duration = Duration::from_secs(1);
 
-pub(crate) type Client = LearnerClient<Channel>;
+pub(crate) type Client = LearnerClient<InterceptedService<Channel, Bearer>>;
 
 /// Where the learner is.
 #[derive(Debug, Clone)]
 pub(crate) struct Address {
     url: String,
     endpoint: Endpoint,
+    bearer: Bearer,
 }
 
 impl Address {
     /// # Errors
-    /// If `url` is not of the form `http://HOST:PORT`.
-    pub(crate) fn parse(url: &str) -> Result<Self, ActorError> {
+    /// If `url` is not of the form `http://HOST:PORT` or `https://HOST:PORT`, or does not go with `security`.
+    pub(crate) fn parse(url: &str, security: &ClientFlags) -> Result<Self, ActorError> {
         let invalid = |problem: String| ActorError::Url { url: url.into(), problem };
         let uri: Uri = url.parse().map_err(|e| invalid(format!("{e}")))?;
         match uri.scheme_str() {
-            Some("http") => {}
+            Some("http" | "https") => {}
             Some(scheme) => return Err(invalid(format!("{scheme}:// is not supported"))),
-            None => return Err(invalid("http:// is missing".into())),
+            None => return Err(invalid("http:// or https:// is missing".into())),
         }
         if uri.port_u16().is_none() {
             return Err(invalid("the port is missing".into()));
         }
-        let endpoint = Endpoint::from(uri)
+        let security = security.load(&uri)?;
+        let endpoint = security
+            .secure(Endpoint::from(uri))?
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
             .http2_keep_alive_interval(KEEPALIVE)
@@ -57,7 +62,7 @@ impl Address {
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_frame_size(MAX_FRAME_BYTES);
-        Ok(Self { url: url.into(), endpoint })
+        Ok(Self { url: url.into(), endpoint, bearer: security.bearer() })
     }
 
     pub(crate) fn url(&self) -> &str {
@@ -66,8 +71,17 @@ impl Address {
 
     /// Opens a connection of its own.
     pub(crate) async fn connect(&self) -> Result<Client, CallError> {
-        let channel = self.endpoint.connect().await.map_err(|e| CallError::Unreachable(chain(&e)))?;
-        Ok(LearnerClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES))
+        let channel = self.endpoint.connect().await.map_err(|e| match trouble::explain(&e) {
+            Some(problem) => CallError::Untrusted(problem),
+            None => CallError::Unreachable(trouble::chain(&e)),
+        })?;
+        let client = LearnerClient::with_interceptor(channel, self.bearer.clone());
+        Ok(client.max_decoding_message_size(MAX_MESSAGE_BYTES))
+    }
+
+    /// The error for two sides whose security does not fit.
+    pub(crate) fn untrusted(&self, problem: String) -> ActorError {
+        ActorError::Untrusted { url: self.url.clone(), problem }
     }
 
     /// The error for a refusal that trying again would not change.
@@ -88,6 +102,8 @@ pub(crate) fn with_deadline<T>(message: T) -> Request<T> {
 pub(crate) enum CallError {
     /// No answer: worth another try.
     Unreachable(String),
+    /// Security does not fit, and another try would not change that: what to change.
+    Untrusted(String),
     /// The answer is no.
     Refused {
         /// The kind; unspecified where it is none of the contract's.
@@ -99,6 +115,9 @@ pub(crate) enum CallError {
 
 impl From<Status> for CallError {
     fn from(status: Status) -> Self {
+        if let Some(problem) = trouble::explain(&status) {
+            return Self::Untrusted(problem);
+        }
         let named = status.metadata().get(REFUSAL_METADATA).and_then(|name| name.to_str().ok());
         let message = || match status.message() {
             "" => status.code().to_string(),
@@ -118,25 +137,11 @@ impl From<Status> for CallError {
                 message: format!("{} ({})", message(), status.code()),
             },
             _ => Self::Unreachable(match std::error::Error::source(&status) {
-                Some(source) => format!("{}: {}", message(), chain(source)),
+                Some(source) => format!("{}: {}", message(), trouble::chain(source)),
                 None => message(),
             }),
         }
     }
-}
-
-/// An error and what caused it, in one line.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }
 
 /// How long to keep trying, and how long to pause in between: jittered, so that many actors do not come back
@@ -206,17 +211,18 @@ mod tests {
     #[test]
     fn an_address_that_cannot_be_used_says_why() {
         for (url, problem) in [
-            ("localhost:7000", "http:// is missing"),
-            ("https://host:7000", "https:// is not supported"),
+            ("localhost:7000", "http:// or https:// is missing"),
+            ("ftp://host:7000", "ftp:// is not supported"),
             ("http://host", "port is missing"),
             ("http://ho st:7000", "invalid"),
             ("", "empty"),
         ] {
-            let error = Address::parse(url).unwrap_err().to_string();
+            let error = Address::parse(url, &ClientFlags::default()).unwrap_err().to_string();
             assert!(error.contains(problem) && error.contains("http://HOST:PORT"), "{url}: {error}");
         }
-        Address::parse("http://127.0.0.1:7000").unwrap();
-        Address::parse("http://learner:7000/").unwrap();
+        for url in ["http://127.0.0.1:7000", "http://learner:7000/"] {
+            Address::parse(url, &ClientFlags::default()).unwrap();
+        }
     }
 
     #[test]
@@ -235,7 +241,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn patience_pauses_longer_each_time_and_ends() {
-        let address = Address::parse("http://localhost:7000").unwrap();
+        let address = Address::parse("http://localhost:7000", &ClientFlags::default()).unwrap();
         let mut patience = Patience::new(&address, Duration::from_secs(60));
         let mut attempts = 0;
         let start = Instant::now();

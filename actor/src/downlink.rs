@@ -198,6 +198,9 @@ impl Downlink {
                     v1::Refusal::Identity => return Ok(DownlinkEnd::IdentityRefused(message)),
                     _ => return Err(self.address.refused(message)),
                 },
+                Interruption::Call(CallError::Untrusted(problem)) => {
+                    return Err(self.address.untrusted(problem));
+                }
                 Interruption::Policy(error) => return Err(error.into()),
                 Interruption::Call(CallError::Unreachable(problem)) => {
                     self.patience.pause(&format!("stream of weights: {problem}")).await?;

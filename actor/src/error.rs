@@ -1,6 +1,7 @@
 //! Why an actor ends without having finished.
 
 use impresario_common::policy::PolicyError;
+use impresario_common::security::SecurityError;
 
 use crate::env::registry::MakeVectorError;
 use crate::env::source::SourceError;
@@ -9,11 +10,24 @@ use crate::env::source::SourceError;
 #[derive(Debug, thiserror::Error)]
 pub enum ActorError {
     /// The learner's address cannot be used.
-    #[error("{url:?} is not the address of a learner: {problem}; write --learner http://HOST:PORT")]
+    #[error(
+        "{url:?} is not the address of a learner: {problem}; write --learner http://HOST:PORT or https://HOST:PORT"
+    )]
     Url {
         /// What was given.
         url: String,
         /// What is wrong with it.
+        problem: String,
+    },
+    /// A flag or file of TLS or the token cannot be used.
+    #[error(transparent)]
+    Security(#[from] SecurityError),
+    /// The security of the two sides does not fit.
+    #[error("this actor and the learner at {url} do not get together: {problem}")]
+    Untrusted {
+        /// The learner's address.
+        url: String,
+        /// What does not fit, and what to change.
         problem: String,
     },
     /// Copies cannot be divided among workers.

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use impresario_common::security::ClientFlags;
+
 use crate::env::gymnasium::interpreter::PythonFlag;
 use crate::error::ActorError;
 
 /// The flags of an actor.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ActorOptions {
-    /// Where the learner listens: http://HOST:PORT
+    /// Where the learner listens: http://HOST:PORT, or https:// with --tls-ca
     #[arg(long, value_name = "URL")]
     pub learner: String,
 
@@ -24,6 +26,10 @@ pub struct ActorOptions {
     #[arg(long, value_name = "SECONDS", default_value = "300", value_parser = seconds)]
     pub give_up_after: Duration,
 
+    /// How to talk to a learner that keeps strangers out.
+    #[command(flatten)]
+    pub security: ClientFlags,
+
     /// For environments of Gymnasium.
     #[command(flatten)]
     pub python: PythonFlag,
@@ -37,6 +43,7 @@ impl ActorOptions {
             envs: None,
             workers: None,
             give_up_after: Duration::from_secs(300),
+            security: ClientFlags::default(),
             python: PythonFlag::default(),
         }
     }

@@ -66,7 +66,7 @@ pub async fn run(
     registry: Registry,
     shutdown: impl Future<Output = ()>,
 ) -> Result<ActorSummary, ActorError> {
-    let address = Address::parse(&options.learner)?;
+    let address = Address::parse(&options.learner, &options.security)?;
     let mut stage = Stage { environments: Environments::new(registry, &options.python), found: None };
     let mut patience = Patience::new(&address, options.give_up_after);
     // With a learner that lets this actor in and then does not know it: a life without one unroll is no success.
@@ -176,6 +176,9 @@ async fn admit(
                 v1::Refusal::Finished => return Ok(None),
                 _ => return Err(address.refused(message)),
             },
+            Err(AdmissionError::Call(CallError::Untrusted(problem))) => {
+                return Err(address.untrusted(problem));
+            }
             Err(AdmissionError::Call(CallError::Unreachable(problem))) => patience.pause(&problem).await?,
         }
     }

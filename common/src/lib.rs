@@ -9,6 +9,7 @@
 //! * [`policy`]: the network, its weights, and what its outputs say about actions.
 //! * [`kernels`]: fused and vectorised arithmetic where candle's own is slow.
 //! * [`wire`]: the gRPC contract in Rust; [`codec`]: how its messages are encoded.
+//! * [`security`]: the shared token, and TLS as a learner's client speaks it.
 //! * [`random`]: the streams through which all randomness flows from the run's seed.
 //! * [`process`], [`signals`], [`telemetry`]: what every binary does around its work.
 
@@ -20,6 +21,7 @@ pub mod kernels;
 pub mod policy;
 pub mod process;
 pub mod random;
+pub mod security;
 pub mod signals;
 pub mod space;
 pub mod stacking;

@@ -160,7 +160,7 @@ impl Learner {
         let listener = server.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let (stop, stopped) = oneshot::channel::<()>();
-        server.spawn(serve(service, listener, async {
+        server.spawn(serve(service, listener, Default::default(), async {
             let _ = stopped.await;
         }));
         let client =
@@ -172,6 +172,7 @@ impl Learner {
             environment: Some((&size.environment()).into()),
             workers: 1,
             copies_per_worker: size.copies() as u32,
+            standing: None,
         };
         let joined = client.block_on(async { connect(&url).await.join(join).await }).unwrap();
         let identity = joined.into_inner().identity.unwrap();

@@ -9,6 +9,7 @@ use impresario_common::telemetry::{self, LogFlags, LogFormat};
 use impresario_common::{kernels, process, signals};
 use tokio::net::TcpListener;
 
+use crate::access::{Access, AccessFlags};
 use crate::checkpoint::{self, Checkpoint};
 use crate::lives::{Life, RunRecord};
 use crate::report::{Progress, RunDir, Summary};
@@ -17,10 +18,21 @@ use crate::{LearnerOptions, run};
 /// Run a learner that actors connect to.
 #[derive(Debug, clap::Args)]
 pub struct LearnerCommand {
-    /// Address to listen on; port 0 takes a free one, which the log names. There is no encryption and no
-    /// authentication: beyond loopback, use a network that you trust
+    /// Address to listen on; port 0 takes a free one, which the log names. Beyond loopback it needs TLS or a token
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:5005")]
     listen: SocketAddr,
+
+    /// Address at which Prometheus may ask for /metrics, and probes for health over gRPC, without TLS; /metrics asks for the
+    /// token if there is one. Beyond loopback it needs a token, or --insecure
+    #[arg(long, value_name = "ADDR")]
+    metrics_listen: Option<SocketAddr>,
+
+    /// Continues the run in --run-dir if there is one, and starts it otherwise: for whatever restarts learners by itself
+    #[arg(long, requires = "run_dir", conflicts_with = "resume")]
+    resume_or_start: bool,
+
+    #[command(flatten)]
+    access: AccessFlags,
 
     #[command(flatten)]
     run: RunFlags,
@@ -34,21 +46,39 @@ impl LearnerCommand {
     ///
     /// # Errors
     /// If the configuration, the address or the run directory cannot be used, or training fails.
-    pub fn run(self) -> anyhow::Result<ExitCode> {
+    pub fn run(mut self) -> anyhow::Result<ExitCode> {
+        if self.resume_or_start && self.run.run_dir.as_deref().is_some_and(|dir| RunDir::open(dir).is_ok()) {
+            self.run.resume = true;
+        }
+        let access = self.access.load().map_err(|e| process::Usage(e.to_string()))?;
         let config = RunConfig::from_flags(&self.run)?;
+        access.refuse_strangers(self.listen)?;
+        if let Some(listen) = self.metrics_listen {
+            access.refuse_strangers_to_metrics(listen)?;
+        }
         let has_goal = config.run.until_return.is_a_goal();
-        let options = prepare(config, &self.run, self.log)?;
+        let mut options = prepare(config, &self.run, self.log)?;
+        access.warn(self.listen);
+        options.access = access;
         let runtime = runtime()?;
         let summary = runtime.block_on(async {
             let shutdown = signals::termination().context("cannot listen for signals")?;
-            let listener = TcpListener::bind(self.listen)
-                .await
-                .with_context(|| format!("cannot listen on {}", self.listen))?;
+            let listener = bind(self.listen).await?;
+            if let Some(listen) = self.metrics_listen {
+                let operations = bind(listen).await?;
+                let metrics_address = operations.local_addr()?;
+                tracing::info!(%metrics_address, "metrics and health at http://{metrics_address}");
+                options.operations = Some(operations);
+            }
             anyhow::Ok(run(options, listener, shutdown).await?)
         })?;
         println!("{}", summary.in_words());
         Ok(exit_code(&summary, has_goal))
     }
+}
+
+async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
 }
 
 /// Exit code of a run that ended before its goal was reached.
@@ -74,7 +104,7 @@ pub fn prepare(config: RunConfig, flags: &RunFlags, log: LogFlags) -> anyhow::Re
         None => telemetry::init(log)?,
     }
     let (run_dir, resume) = run_dir(flags, &config)?;
-    Ok(LearnerOptions { config, run_dir, resume, progress })
+    Ok(LearnerOptions { config, run_dir, resume, access: Access::default(), operations: None, progress })
 }
 
 /// The run's directory, new or as it is, and what the run goes on from: nothing but its name, if it was stopped before its

@@ -16,9 +16,9 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use impresario_common::config::RunConfig;
+use impresario_common::config::{LimitsSection, RunConfig};
 use impresario_common::unroll::{Unroll, UnrollLayout};
-use impresario_common::wire::{MAX_MESSAGE_BYTES, v1};
+use impresario_common::wire::v1;
 
 use crate::accounting::{Accounting, DropReason};
 use crate::arrivals::{ArrivalLog, Part};
@@ -156,6 +156,7 @@ pub struct Intake {
     /// An account was closed.
     departure: Notify,
     queue_bytes: u64,
+    limits: LimitsSection,
     batch_size: usize,
     grant_timeout: Duration,
     reconnect: Duration,
@@ -195,6 +196,7 @@ impl Intake {
             room: Notify::new(),
             departure: Notify::new(),
             queue_bytes: learner.queue_bytes,
+            limits: config.limits.clone(),
             batch_size: learner.batch_size,
             grant_timeout: Duration::from_secs_f64(learner.grant_timeout_seconds),
             // A stream opens a moment after its actor has joined.
@@ -209,10 +211,11 @@ impl Intake {
     pub fn check_shape(&self, layout: &UnrollLayout, columns: usize) -> Result<(), String> {
         self.state.lock().pacing.check_columns(columns)?;
         let column = layout.column_bytes();
-        if columns.saturating_mul(column) > MAX_MESSAGE_BYTES {
+        let limit = self.limits.message_bytes;
+        if columns.saturating_mul(column) > limit {
             return Err(format!(
-                "an unroll of {columns} environment copies has {} bytes, more than the {MAX_MESSAGE_BYTES} of a \
-                 message: start the actor with fewer --envs or more --workers, or lower rollout.unroll_length",
+                "an unroll of {columns} environment copies has {} bytes, more than the {limit} of a message: start the \
+                 actor with fewer --envs or more --workers, lower rollout.unroll_length, or raise limits.message_bytes",
                 columns.saturating_mul(column),
             ));
         }
@@ -412,8 +415,10 @@ impl Intake {
         state.stream(stream)?.last_heard = Instant::now();
         while let Some(next) = arrivals.front() {
             let bytes = next.unroll.bytes() as u64;
+            let full = state.queue_bytes + bytes > self.queue_bytes
+                || state.stream(stream)?.queued >= self.limits.unrolls_in_flight;
             // A trainer that has no batch waits for this unroll or one behind it, and would wait for ever.
-            if state.queue_bytes + bytes > self.queue_bytes && state.pacing.ready() > 0 {
+            if full && state.pacing.ready() > 0 {
                 break;
             }
             let Some(Arrival { sequence, progress, unroll }) = arrivals.pop_front() else { break };

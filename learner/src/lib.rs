@@ -4,7 +4,8 @@
 //!
 //! In the order of the data's way:
 //!
-//! * [`service`]: the gRPC service, thin; [`roster`]: who may join, and as whom.
+//! * [`access`]: TLS, the token, and limits on connections; [`service`]: the gRPC service, thin; [`roster`]: who may join, and as
+//!   whom.
 //! * [`intake`]: admission, exact accounting, the byte-bounded queue, batches; [`pacing`]: who may start an unroll
 //!   now, so that the lag bound holds; [`accounting`]: the books.
 //! * [`batch`]: columns of several unrolls side by side.
@@ -15,8 +16,10 @@
 //! * [`arrivals`]: what came on record, and the learner replayed from it.
 //! * [`checkpoint`], [`report`]: files, logs, metrics, the bottleneck's verdict.
 //! * [`lives`]: a run's name, and how often a learner has gone on with it.
+//! * [`operations`]: the port for metrics and probes.
 //! * [`mod@run`]: a learner's life; [`session`]: the trainer's thread; [`command`]: flags and exit code.
 
+pub mod access;
 pub mod accounting;
 pub mod algorithm;
 pub mod arrivals;
@@ -27,6 +30,7 @@ pub mod command;
 pub mod device;
 pub mod intake;
 pub mod lives;
+pub mod operations;
 pub mod optimizer;
 pub mod pacing;
 pub mod parameters;

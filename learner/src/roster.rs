@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use impresario_common::config::RunConfig;
+use impresario_common::config::{LimitsSection, RunConfig};
 use impresario_common::policy::PolicySpec;
 use impresario_common::space::EnvironmentSpec;
 use impresario_common::unroll::UnrollLayout;
@@ -175,6 +175,11 @@ impl Roster {
             protocol_version: PROTOCOL_VERSION,
             configuration_json: self.configuration_json.clone(),
         }
+    }
+
+    /// How much of the learner anyone may take up.
+    pub fn limits(&self) -> &LimitsSection {
+        &self.config.limits
     }
 
     /// The run's environment; known when the first actor has joined.

@@ -7,16 +7,17 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 
 use impresario_common::config::{RecordArrivals, RunConfig};
 use impresario_common::policy::PolicySpec;
 use impresario_common::space::EnvironmentSpec;
 use impresario_common::unroll::UnrollLayout;
 use impresario_common::wire::v1::learner_server::LearnerServer;
-use impresario_common::wire::{FILE_DESCRIPTOR_SET, MAX_FRAME_BYTES, MAX_MESSAGE_BYTES};
+use impresario_common::wire::{FILE_DESCRIPTOR_SET, MAX_FRAME_BYTES};
 
+use crate::access::{self, Access, Guard};
 use crate::accounting::Accounting;
 use crate::algorithm::TrainError;
 use crate::arrivals::{self, ArrivalLog};
@@ -24,7 +25,8 @@ use crate::broadcast::Broadcast;
 use crate::checkpoint::{self, Checkpoint, CheckpointWriter, Retention};
 use crate::intake::Intake;
 use crate::lives::RunRecord;
-use crate::report::{Recorder, Reporter, RunDir, Summary, SystemView};
+use crate::operations;
+use crate::report::{Recorder, Reporter, RunDir, Summary, SystemView, expose};
 use crate::roster::{Rollout, Roster};
 use crate::service::{LearnerService, SetAside};
 use crate::session::{Ended, Ending, Session};
@@ -73,6 +75,10 @@ pub struct LearnerOptions {
     pub run_dir: RunDir,
     /// Where the run goes on from.
     pub resume: Option<Checkpoint>,
+    /// Who may come.
+    pub access: Access,
+    /// Where metrics and health are asked for by whoever runs the machines.
+    pub operations: Option<TcpListener>,
     /// Shows progress on a terminal.
     pub progress: Option<crate::report::Progress>,
 }
@@ -88,7 +94,7 @@ pub async fn run(
 ) -> Result<Summary, LearnerError> {
     let internal =
         |what: &str, error: &dyn std::fmt::Display| LearnerError::Internal(format!("{what}: {error}"));
-    let LearnerOptions { config, run_dir, resume, progress } = options;
+    let LearnerOptions { config, run_dir, resume, access, operations, progress } = options;
     // Before anybody joins in vain.
     crate::device::open(config.learner.device).map_err(TrainError::from)?;
     let address = listener.local_addr().map_err(|e| internal("no address to listen on", &e))?;
@@ -99,15 +105,26 @@ pub async fn run(
     let (intake, roster) = company(&config, record, resume.as_ref())?;
     let service = LearnerService::new(roster.clone(), intake.clone(), broadcast.clone());
     let (stop_serving, stopped) = oneshot::channel::<()>();
-    let mut server = tokio::spawn(serve(service, listener, async {
+    let scheme = access.scheme();
+    let guard = Guard::new(access.token.clone());
+    let mut server = tokio::spawn(serve(service, listener, access, async {
         // A dropped sender means the same.
         let _ = stopped.await;
     }));
     let mut serving = true;
-    announce(&config, &run_dir, address);
+    announce(&config, &run_dir, scheme, address);
 
     let reporter = Reporter::new(&config, &run_dir, recorder.clone(), progress)?;
     let view = || system_view(&config, &intake, &roster, &broadcast);
+    let operations = operations.map(|listener| {
+        let latest = reporter.latest();
+        let (config, intake, roster, broadcast) =
+            (config.clone(), intake.clone(), roster.clone(), broadcast.clone());
+        let metrics =
+            move || expose(latest.load().as_deref(), &system_view(&config, &intake, &roster, &broadcast));
+        // It ends with this function: nothing waits for it.
+        StopOnDrop(tokio::spawn(operations::serve(metrics, guard, listener, std::future::pending())))
+    });
     let mut ticks = tokio::time::interval(Duration::from_secs_f64(config.report.interval_seconds));
     ticks.tick().await;
 
@@ -168,10 +185,20 @@ pub async fn run(
     if serving && let Ok(served) = tokio::time::timeout(STREAMS_END, server).await {
         served.map_err(|panic| internal("the gRPC service", &panic))??;
     }
+    drop(operations);
     let stopped_by = ended.as_ref().map_or("error", |ending| ending.as_str());
     let summary = reporter.finish(last_view, accounting, stopped_by)?;
     ended?;
     Ok(summary)
+}
+
+/// A task that ends when this goes out of scope.
+struct StopOnDrop<T>(tokio::task::JoinHandle<T>);
+
+impl<T> Drop for StopOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// Books and roster of a run that begins, or goes on from `resume`.
@@ -322,13 +349,15 @@ fn record_arrivals(
     Ok(Some(Arc::new(log)))
 }
 
-/// Serves `service`, with health and reflection beside it, until `stopped` completes and all streams have ended.
+/// Serves `service` to those whom `access` lets in, with health and reflection beside it, until `stopped` completes and all
+/// streams have ended.
 ///
 /// # Errors
 /// If the transport fails.
 pub async fn serve(
     service: LearnerService,
     listener: TcpListener,
+    access: Access,
     stopped: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
     let (health, health_service) = tonic_health::server::health_reporter();
@@ -338,7 +367,11 @@ pub async fn serve(
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()
         .expect("the compiled-in descriptors are valid");
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(KEEPALIVE));
+    let limits = service.roster().limits();
+    let (connections, message_bytes) = (limits.connections, limits.message_bytes);
+    let guard = Guard::new(access.token);
+    let learner = SetAside(LearnerServer::new(service).max_decoding_message_size(message_bytes));
+    let incoming = access::incoming(listener, access.tls, connections, KEEPALIVE);
     Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
@@ -346,8 +379,8 @@ pub async fn serve(
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(MAX_FRAME_BYTES)
         .add_service(health_service)
-        .add_service(reflection)
-        .add_service(SetAside(LearnerServer::new(service).max_decoding_message_size(MAX_MESSAGE_BYTES)))
+        .add_service(InterceptedService::new(reflection, guard.clone()))
+        .add_service(InterceptedService::new(learner, guard))
         .serve_with_incoming_shutdown(incoming, stopped)
         .await
 }
@@ -368,13 +401,13 @@ fn system_view(config: &RunConfig, intake: &Intake, roster: &Roster, broadcast: 
     }
 }
 
-fn announce(config: &RunConfig, run_dir: &RunDir, address: SocketAddr) {
+fn announce(config: &RunConfig, run_dir: &RunDir, scheme: &str, address: SocketAddr) {
     tracing::info!(
         environment = config.environment.id,
         algorithm = config.algorithm.name(),
         seed = config.run.seed,
         %address,
         run_dir = %run_dir.path().display(),
-        "learner listens on {address}: start actors with `actor --learner http://{address}`",
+        "learner listens on {address}: start actors with `actor --learner {scheme}://{address}`",
     );
 }

@@ -17,6 +17,7 @@ use impresario_common::wire::v1::actor_message::Kind;
 use impresario_common::wire::v1::learner_server::Learner;
 use impresario_common::wire::v1::{self, Refusal};
 
+use crate::access::Rate;
 use crate::broadcast::Broadcast;
 use crate::intake::{AdmissionError, Arrival, Intake, Mail, OpenStream, StreamKey};
 use crate::roster::{Refused, Roster};
@@ -72,12 +73,19 @@ pub struct LearnerService {
     roster: Arc<Roster>,
     intake: Arc<Intake>,
     broadcast: Arc<Broadcast>,
+    joins: Arc<Rate>,
 }
 
 impl LearnerService {
+    /// The roster that it serves.
+    pub fn roster(&self) -> &Roster {
+        &self.roster
+    }
+
     /// A service over these parts.
     pub fn new(roster: Arc<Roster>, intake: Arc<Intake>, broadcast: Arc<Broadcast>) -> Self {
-        Self { roster, intake, broadcast }
+        let joins = Arc::new(Rate::new(roster.limits().joins_per_second));
+        Self { roster, intake, broadcast, joins }
     }
 
     /// Serves a stream until the actor says goodbye, the stream ends, or a newer one replaces it.
@@ -270,6 +278,12 @@ impl Learner for LearnerService {
     }
 
     async fn join(&self, request: Request<v1::JoinRequest>) -> Result<Response<v1::JoinResponse>, Status> {
+        if !self.joins.permits() {
+            let limit = self.roster.limits().joins_per_second;
+            return Err(Status::resource_exhausted(format!(
+                "more actors join than the {limit} a second of limits.joins_per_second: come again later"
+            )));
+        }
         let request = request.into_inner();
         let from = request.description.clone();
         match self.roster.join(request) {
@@ -285,7 +299,7 @@ impl Learner for LearnerService {
         &self,
         request: Request<Streaming<v1::ActorMessage>>,
     ) -> Result<Response<Self::StreamUnrollsStream>, Status> {
-        let mut inbound = Inbound::of(request.extensions())
+        let mut inbound = Inbound::of(request.extensions(), self.roster.limits().message_bytes)
             .ok_or_else(|| Status::internal("the service is not wrapped in SetAside"))?;
         let first = tokio::time::timeout(HELLO_TIMEOUT, inbound.message())
             .await

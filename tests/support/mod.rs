@@ -34,9 +34,16 @@ impl Ended {
 
 /// Starts `impresario` with `args`.
 pub fn start(args: &[&str]) -> Process {
+    start_with(args, &[])
+}
+
+/// Starts `impresario` with `args` and variables of the environment.
+pub fn start_with(args: &[&str], variables: &[(&str, &str)]) -> Process {
     let mut child = Command::new(env!("CARGO_BIN_EXE_impresario"))
         .args(args)
         .env("RUST_LOG", "info")
+        .env_remove("IMPRESARIO_TOKEN")
+        .envs(variables.iter().copied())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

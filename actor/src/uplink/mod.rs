@@ -84,6 +84,9 @@ impl Uplink {
                     v1::Refusal::Identity => return Ok(UplinkEnd::IdentityLost(message)),
                     _ => return Err(self.address.refused(message)),
                 },
+                StreamEnd::Broken(CallError::Untrusted(problem)) => {
+                    return Err(self.address.untrusted(problem));
+                }
                 StreamEnd::Broken(CallError::Unreachable(problem)) => tokio::select! {
                     paused = self.patience.pause(&problem) => paused?,
                     () = crew.stopping() => return Ok(UplinkEnd::Stopped),

@@ -9,7 +9,7 @@ use super::environment::{EnvironmentSection, is_atari};
 use super::flags::RunFlags;
 use super::policy::{CoreKind, LogStd, PolicySection, Sizes};
 use super::ranges::{at_least_1, check, fraction, not_negative, positive};
-use super::sections::{OptimizerKind, RunConfig, UntilReturn};
+use super::sections::{LimitsSection, OptimizerKind, RunConfig, UntilReturn};
 use crate::stacking::MAX_FRAME_STACK;
 
 /// Largest size of a layer: beyond it no network is of any use, and products of sizes stay within bounds.
@@ -178,6 +178,7 @@ impl RunConfig {
         positive("learner.grant_timeout_seconds", learner.grant_timeout_seconds)?;
         not_negative("learner.reconnect_seconds", learner.reconnect_seconds)?;
         not_negative("learner.grace_seconds", learner.grace_seconds)?;
+        check_limits(&self.limits)?;
         positive("report.interval_seconds", self.report.interval_seconds)?;
         positive("report.checkpoint_seconds", self.report.checkpoint_seconds)?;
         at_least_1("report.checkpoints_kept", self.report.checkpoints_kept)
@@ -237,6 +238,24 @@ fn check_environment(environment: &EnvironmentSection) -> Result<(), ConfigError
     at_least_1("environment.atari.frame_skip", atari.frame_skip as usize)?;
     at_least_1("environment.atari.screen_size", atari.screen_size as usize)?;
     fraction("environment.atari.sticky_actions", atari.sticky_actions)
+}
+
+/// What a learner can be held to.
+fn check_limits(limits: &LimitsSection) -> Result<(), ConfigError> {
+    check(
+        "limits.message_bytes",
+        &limits.message_bytes,
+        (1 << 16..=1 << 30).contains(&limits.message_bytes),
+        "must lie between 65536 and 1073741824",
+    )?;
+    check(
+        "limits.connections",
+        &limits.connections,
+        (2..=1 << 20).contains(&limits.connections),
+        "must lie between 2, which one actor has, and 1048576",
+    )?;
+    at_least_1("limits.joins_per_second", limits.joins_per_second as usize)?;
+    at_least_1("limits.unrolls_in_flight", limits.unrolls_in_flight)
 }
 
 /// Sizes of the encoder's layers.
@@ -545,6 +564,10 @@ mod tests {
             ["algorithm.name=reinforce", "algorithm.baseline=false", "policy.normalize_values=true"];
         says(&no_baseline, "reinforce without a baseline");
         says(&["algorithm.final_entropy_cost=-1"], "algorithm.final_entropy_cost is -1, must be 0 or more");
+        says(&["limits.message_bytes=1"], "limits.message_bytes is 1, must lie between 65536");
+        says(&["limits.connections=1"], "limits.connections is 1, must lie between 2");
+        says(&["limits.joins_per_second=0"], "limits.joins_per_second is 0, must be at least 1");
+        says(&["limits.unrolls_in_flight=0"], "limits.unrolls_in_flight is 0, must be at least 1");
         says(&["nonsense"], "not of the form");
         says(&["policy=3"], "policy is a section");
     }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::algorithm::AlgorithmConfig;
 use super::environment::EnvironmentSection;
 use super::policy::PolicySection;
+use crate::wire::MAX_MESSAGE_BYTES;
 
 /// Everything that defines a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
@@ -24,6 +25,8 @@ pub struct RunConfig {
     pub optimizer: OptimizerSection,
     /// How the learner takes in experience.
     pub learner: LearnerSection,
+    /// How much of the learner anyone may take up.
+    pub limits: LimitsSection,
     /// What the learner writes and when.
     pub report: ReportSection,
 }
@@ -298,6 +301,34 @@ impl LearnerSection {
         match self.threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             threads => threads,
+        }
+    }
+}
+
+/// How much of the learner anyone may take up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LimitsSection {
+    /// Largest message that is accepted, in bytes; an unroll is one message. A stream whose message is larger is ended before
+    /// room is made for it.
+    pub message_bytes: usize,
+    /// Connections to the learner at a time; an actor has two. Further ones are turned away, and come again later.
+    pub connections: usize,
+    /// Actors that may join, or join again, a second; as many more may do so at once after a quiet second. Further ones are told
+    /// to come again later.
+    pub joins_per_second: u32,
+    /// Unrolls of one actor that may wait for the trainer. An actor with as many is not read from until some are trained, unless
+    /// the trainer waits for want of them.
+    pub unrolls_in_flight: usize,
+}
+
+impl Default for LimitsSection {
+    fn default() -> Self {
+        Self {
+            message_bytes: MAX_MESSAGE_BYTES,
+            connections: 2048,
+            joins_per_second: 200,
+            unrolls_in_flight: 1024,
         }
     }
 }

@@ -92,6 +92,24 @@ pub struct Checkpoint {
     pub rollouts: Vec<Rollout>,
 }
 
+impl Checkpoint {
+    /// The bytes of its file.
+    ///
+    /// # Errors
+    /// If a part of it has no encoding.
+    pub fn encode(&self) -> Result<Vec<u8>, CheckpointError> {
+        file::encode(self)
+    }
+
+    /// What [`Self::encode`] made into `bytes`, however they came here.
+    ///
+    /// # Errors
+    /// With what is wrong with them.
+    pub fn decode(bytes: &[u8]) -> Result<Self, String> {
+        file::decode(bytes)
+    }
+}
+
 /// A checkpoint that cannot be written or read.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {

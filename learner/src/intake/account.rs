@@ -36,6 +36,8 @@ pub(super) struct Account {
     pub(super) trained_grants: u64,
     /// A former life of the run opened it, and the actor has not come back since.
     pub(super) inherited: bool,
+    /// Unrolls that wait in the queue.
+    pub(super) queued: usize,
     pub(super) progress: v1::Progress,
     /// Number of the newest stream.
     pub(super) stream: u64,
@@ -124,6 +126,7 @@ impl Account {
             received: 0,
             trained_grants: 0,
             inherited: false,
+            queued: 0,
             progress: v1::Progress::default(),
             stream: 0,
             bell: Arc::default(),

@@ -224,6 +224,7 @@ impl Books {
         account.received += steps;
         account.bell.notify_one();
         if delivery == Delivery::Accepted {
+            account.queued += 1;
             let bytes = unroll.bytes() as u64;
             self.queue_bytes += bytes;
             self.bytes_admitted += bytes;
@@ -270,7 +271,11 @@ impl Books {
             let queued = head.get();
             if upto == queued.unroll.copies {
                 self.queue_bytes -= queued.unroll.bytes() as u64;
+                let actor = head.key().1;
                 head.remove();
+                if let Ok(account) = self.account(actor) {
+                    account.queued -= 1;
+                }
             }
         }
         parts
@@ -285,6 +290,7 @@ impl Books {
         let steps = self.queued_steps();
         self.drop_steps(DropReason::RunEnded, steps);
         self.queue.clear();
+        self.accounts.values_mut().for_each(|account| account.queued = 0);
         self.queue_bytes = 0;
     }
 

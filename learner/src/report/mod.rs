@@ -14,6 +14,7 @@
 //! * [`mod@line`]: one interval in numbers.
 //! * [`verdict`]: what holds the run back, judged from those numbers.
 //! * [`reporter`]: makes lines and feeds the sinks.
+//! * `exposition`: the run in Prometheus's format.
 //! * [`json_lines`], [`tensorboard`], [`progress`], `log_line`: the sinks.
 //! * [`summary`]: what came out of the run.
 //! * [`run_dir`]: where all of it lives.
@@ -23,6 +24,7 @@
 mod append_file;
 pub mod curve;
 pub mod episodes;
+mod exposition;
 pub mod histogram;
 mod host;
 pub mod json_lines;
@@ -39,9 +41,10 @@ pub mod verdict;
 
 pub(crate) use append_file::write_atomically;
 pub use curve::Point;
+pub use exposition::{CONTENT_TYPE as EXPOSITION_CONTENT_TYPE, expose};
 pub use line::{Line, SystemView};
 pub use progress::Progress;
 pub use recorder::{Recorder, SolvedAt, Totals, UpdateEvent};
-pub use reporter::{ReportError, Reporter};
+pub use reporter::{LatestLine, ReportError, Reporter};
 pub use run_dir::{RunDir, RunDirError};
 pub use summary::Summary;

@@ -8,6 +8,7 @@ use std::sync::mpsc::{self, SyncSender};
 use std::thread::JoinHandle;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use arc_swap::ArcSwapOption;
 use impresario_common::config::RunConfig;
 
 use super::host::CpuTicks;
@@ -46,7 +47,11 @@ pub struct Reporter {
     /// Holds one view at most: where the disk is slower than the interval, intervals get longer.
     views: SyncSender<SystemView>,
     thread: JoinHandle<Sinks>,
+    latest: LatestLine,
 }
+
+/// The last interval's line, once there is one.
+pub type LatestLine = Arc<ArcSwapOption<Line>>;
 
 impl Reporter {
     /// Starts to report what `recorder` gathers into `run_dir`, as `config` asks for, and shows `progress`.
@@ -60,6 +65,7 @@ impl Reporter {
         progress: Option<Progress>,
     ) -> Result<Self, ReportError> {
         let mut sinks = Sinks::open(config, run_dir, recorder.clone(), progress)?;
+        let latest = sinks.latest.clone();
         let (views, received) = mpsc::sync_channel(1);
         let thread = std::thread::Builder::new()
             .name("report".into())
@@ -70,7 +76,12 @@ impl Reporter {
                 sinks
             })
             .map_err(ReportError::Thread)?;
-        Ok(Self { config: config.clone(), summary: run_dir.summary(), recorder, views, thread })
+        Ok(Self { config: config.clone(), summary: run_dir.summary(), recorder, views, thread, latest })
+    }
+
+    /// Where the last interval's line is found.
+    pub fn latest(&self) -> LatestLine {
+        self.latest.clone()
     }
 
     /// Ends an interval at `view`; its line is written in the background. To be called every
@@ -112,6 +123,7 @@ struct Sinks {
     curve: JsonLines,
     tensorboard: Option<TensorBoard>,
     progress: Option<Progress>,
+    latest: LatestLine,
     /// When the last line was made, from what, and the machine's ticks then.
     last: (Instant, SystemView, Option<CpuTicks>),
 }
@@ -145,6 +157,7 @@ impl Sinks {
             curve,
             tensorboard,
             progress,
+            latest: LatestLine::default(),
             last: (Instant::now(), SystemView::default(), CpuTicks::now()),
         })
     }
@@ -174,6 +187,7 @@ impl Sinks {
             progress.show(&line);
         }
         log_line::log(&line);
+        self.latest.store(Some(Arc::new(line)));
     }
 
     /// Writes the points made since the last call.

@@ -18,7 +18,7 @@ use tonic::codegen::{Body as _, Service, http};
 use tonic::server::NamedService;
 use tonic::{Code, Extensions, Status};
 
-use impresario_common::wire::{MAX_MESSAGE_BYTES, v1};
+use impresario_common::wire::v1;
 
 /// Where the generated service has the stream of unrolls.
 const STREAM_UNROLLS: &str = "/impresario.v1.Learner/StreamUnrolls";
@@ -64,13 +64,15 @@ pub(crate) struct Inbound {
     pieces: Pieces,
     /// Length of the next message, once its prefix is read.
     expected: Option<usize>,
+    /// Bytes that a message may have.
+    limit: usize,
 }
 
 impl Inbound {
-    /// The body that was set aside for a request with these extensions.
-    pub(crate) fn of(extensions: &Extensions) -> Option<Self> {
+    /// The body that was set aside for a request with these extensions, whose messages have at most `limit` bytes.
+    pub(crate) fn of(extensions: &Extensions, limit: usize) -> Option<Self> {
         let body = extensions.get::<Aside>()?.0.lock().take()?;
-        Some(Self { body, pieces: Pieces::default(), expected: None })
+        Some(Self { body, pieces: Pieces::default(), expected: None, limit })
     }
 
     /// The next message; `None` at the end of the stream.
@@ -116,9 +118,10 @@ impl Inbound {
                     return Err(Status::unimplemented("compressed messages are not supported"));
                 }
                 let length = self.pieces.get_u32() as usize;
-                if length > MAX_MESSAGE_BYTES {
+                if length > self.limit {
                     return Err(Status::out_of_range(format!(
-                        "a message of {length} bytes exceeds the {MAX_MESSAGE_BYTES} that a message may have"
+                        "a message of {length} bytes exceeds the {} of limits.message_bytes",
+                        self.limit
                     )));
                 }
                 *self.expected.insert(length)
@@ -228,7 +231,7 @@ mod tests {
 
     fn inbound(bytes: &[u8], piece: usize) -> Inbound {
         let body = Body::new(Cut(bytes.chunks(piece).map(Bytes::copy_from_slice).collect()));
-        Inbound { body, pieces: Pieces::default(), expected: None }
+        Inbound { body, pieces: Pieces::default(), expected: None, limit: 1 << 20 }
     }
 
     fn prefixed(message: &v1::ActorMessage) -> Vec<u8> {

@@ -9,6 +9,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use impresario_common::security::token::TOKEN_VARIABLE;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -65,6 +66,8 @@ impl Link {
         for variable in ONE_THREAD.iter().filter(|variable| std::env::var_os(variable).is_none()) {
             command.env(variable, "1");
         }
+        // An environment has no business with the learner's token.
+        command.env_remove(TOKEN_VARIABLE);
         let stdout = match memory {
             Some(file) => Stdio::from(file.try_clone().map_err(refused)?),
             None => Stdio::null(),

@@ -36,6 +36,7 @@ use impresario_common::space::EnvironmentSpec;
 use failure::Failure;
 use interpreter::Interpreter;
 use process::{Camera, Process};
+use protocol::Description;
 use vector::GymnasiumVector;
 
 /// What a name begins with that asks for Gymnasium's environment even where there is a native one.
@@ -72,6 +73,14 @@ impl GymnasiumEnvironment {
     pub fn vector(&self, streams: Vec<Stream>) -> GymnasiumVector {
         GymnasiumVector::new(self.clone(), streams)
     }
+}
+
+/// The environment called `id` as a Python worker describes it: the JSON of `protocol`.
+///
+/// # Errors
+/// If it is no description, or contradicts itself.
+pub fn described(id: &str, json: &[u8]) -> Result<EnvironmentSpec, String> {
+    serde_json::from_slice::<Description>(json).map_err(|e| e.to_string())?.spec(id)
 }
 
 /// The name by which Gymnasium knows `id`.

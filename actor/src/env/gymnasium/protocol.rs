@@ -108,8 +108,8 @@ impl Described {
             Self::MultiDiscrete { nvec } => Space::MultiDiscrete { nvec }.into(),
             Self::Box { low, high, shape, dtype } => {
                 let (low, high) = (bounds(&low)?, bounds(&high)?);
-                let len = shape.iter().product::<usize>();
-                if (low.len(), high.len()) != (len, len) {
+                let len = shape.iter().try_fold(1usize, |len, &size| len.checked_mul(size));
+                if (Some(low.len()), Some(high.len())) != (len, len) {
                     return Err(format!("a box of {shape:?} has {} and {} bounds", low.len(), high.len()));
                 }
                 Space::Box { low, high, shape, dtype }.into()

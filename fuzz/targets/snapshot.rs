@@ -1,0 +1,10 @@
+//! Weights as an actor gets them from a learner.
+#![no_main]
+
+#[path = "../../tests/support/parsers.rs"]
+#[allow(dead_code, reason = "each target uses its own part")]
+mod parsers;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    let _ = parsers::snapshot(bytes);
+});

@@ -12,6 +12,9 @@ use support::{
 
 const FAST_REPORTS: [&str; 2] = ["--set", "report.interval_seconds=0.1"];
 
+/// A run that ends when it is told to.
+const ENDLESS: [&str; 4] = ["--until-return", "never", "--steps", "1000000000"];
+
 fn kill(learner: Process) {
     learner.signal("KILL");
     assert!(!learner.end().status.success());
@@ -25,8 +28,7 @@ fn checkpoints(run_dir: &Path) -> Vec<std::path::PathBuf> {
 #[test]
 fn a_learner_that_is_killed_again_and_again_goes_on_with_its_actors_and_no_step_is_lost_from_the_books() {
     let folder = tempfile::tempdir().unwrap();
-    let budget = ["--until-return", "never", "--steps", "400000"];
-    let args = [&budget[..], &FAST_REPORTS].concat();
+    let args = [&ENDLESS[..], &FAST_REPORTS].concat();
     let (mut learner, url) = start_learner(folder.path(), &args);
     let mut actors = vec![start_actor(&url, &[]), start_actor(&url, &["--workers", "2"])];
     // Before there is any checkpoint: the run begins again, and the actors are the same.
@@ -46,6 +48,8 @@ fn a_learner_that_is_killed_again_and_again_goes_on_with_its_actors_and_no_step_
         kill(learner);
         learner = resume_learner(folder.path(), &url, &[]);
     }
+    trained(&mut learner, 300_000);
+    learner.signal("TERM");
     let ended = learner.end();
     assert_eq!(ended.code(), 0, "{}", ended.stderr);
     let ended: Vec<Ended> = actors.into_iter().map(Process::end).collect();
@@ -71,7 +75,7 @@ fn a_run_whose_learner_was_killed_is_solved_by_the_next_one_with_the_same_actors
     let often = ["--set", "report.checkpoint_seconds=0.2"];
     let (mut learner, url) = start_learner(folder.path(), &[&FAST_REPORTS[..], &often].concat());
     let actors = [start_actor(&url, &[]), start_actor(&url, &[])];
-    trained(&mut learner, 40_000);
+    trained(&mut learner, 10_000);
     wait_until("a checkpoint", || !checkpoints(folder.path()).is_empty());
     kill(learner);
     let ended = resume_learner(folder.path(), &url, &[]).end();
@@ -88,16 +92,20 @@ fn a_run_whose_learner_was_killed_is_solved_by_the_next_one_with_the_same_actors
 #[test]
 fn a_lockstep_run_goes_on_with_its_actors_after_its_learner_was_killed() {
     let folder = tempfile::tempdir().unwrap();
-    let lockstep = ["--algorithm", "a2c", "--set", "learner.max_policy_lag=0", "--until-return", "never"];
-    let size = ["--envs-per-actor", "8", "--set", "learner.batch_size=32", "--steps", "120000"];
+    let lockstep = ["--algorithm", "a2c", "--set", "learner.max_policy_lag=0"];
+    let size = ["--envs-per-actor", "8", "--set", "learner.batch_size=32"];
     let patience = ["--set", "learner.wait_for_actors=2", "--set", "report.checkpoint_seconds=0.2"];
-    let args = [&lockstep[..], &size, &patience, &FAST_REPORTS].concat();
+    let args = [&ENDLESS[..], &lockstep, &size, &patience, &FAST_REPORTS].concat();
     let (mut learner, url) = start_learner(folder.path(), &args);
     let actors = [start_actor(&url, &[]), start_actor(&url, &["--workers", "2"])];
     trained(&mut learner, 40_000);
     wait_until("a checkpoint", || !checkpoints(folder.path()).is_empty());
+    let before = steps_told(&learner);
     kill(learner);
-    let ended = resume_learner(folder.path(), &url, &[]).end();
+    let mut learner = resume_learner(folder.path(), &url, &[]);
+    trained(&mut learner, before + 40_000);
+    learner.signal("TERM");
+    let ended = learner.end();
     assert_eq!(ended.code(), 0, "{}", ended.stderr);
     let mut told = 0;
     for actor in actors {
@@ -323,8 +331,7 @@ fn a_full_disk_costs_the_checkpoint_that_does_not_fit_and_nothing_else() {
     };
     let run_dir = disk.0.path().join("run");
     let often = ["--set", "report.checkpoint_seconds=0.1", "--set", "report.tensorboard=false"];
-    let budget = ["--until-return", "never", "--steps", "1000000000"];
-    let (mut learner, url) = start_learner(&run_dir, &[&budget[..], &often, &FAST_REPORTS].concat());
+    let (mut learner, url) = start_learner(&run_dir, &[&ENDLESS[..], &often, &FAST_REPORTS].concat());
     let actor = start_actor(&url, &[]);
     wait_until("a checkpoint", || !checkpoints(&run_dir).is_empty());
     // Whatever room there is, but for less than a checkpoint takes.
@@ -338,7 +345,7 @@ fn a_full_disk_costs_the_checkpoint_that_does_not_fit_and_nothing_else() {
     });
     assert!(message.contains("No space left on device") && message.contains("step-"), "{message}");
     assert!(size(&filling) > 0);
-    let steps = summary_steps(&learner);
+    let steps = steps_told(&learner);
     trained(&mut learner, steps + 20_000);
     // With room again, the next attempt succeeds.
     let newest = checkpoints(&run_dir).pop();
@@ -354,7 +361,7 @@ fn a_full_disk_costs_the_checkpoint_that_does_not_fit_and_nothing_else() {
 }
 
 /// Environment steps that a learner's last report tells of.
-fn summary_steps(learner: &Process) -> u64 {
+fn steps_told(learner: &Process) -> u64 {
     let steps = |line: &str| serde_json::from_str::<serde_json::Value>(line).ok()?["steps"].as_u64();
     learner.log().lines().rev().find_map(steps).unwrap_or(0)
 }

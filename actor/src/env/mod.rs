@@ -106,6 +106,12 @@ pub trait Environment: Send {
         mask.fill(1);
     }
 
+    /// Whether an episode depends on those before it by more than `random`. Such a copy cannot be brought to where another
+    /// stood by its episode alone ([`track`]).
+    fn remembers_episodes(&self) -> bool {
+        false
+    }
+
     /// What tells how well a policy does, where the mean return alone does not; the same for every copy.
     fn measure(&self) -> Option<Measure> {
         None

@@ -74,6 +74,10 @@ impl Environment for RepeatedGame {
         .with_max_episode_steps(ROUNDS)
     }
 
+    fn remembers_episodes(&self) -> bool {
+        true
+    }
+
     fn reset(&mut self, _random: &mut Stream, observation: ObservationMut<'_>) {
         self.last = None;
         self.game.observe(self.last, observation.into_f32());

@@ -154,6 +154,9 @@ impl<E: Environment> VectorEnvironment for NativeVector<E> {
     }
 
     fn keep_track(&mut self) -> bool {
+        if self.copies.iter().any(|copy| copy.environment.remembers_episodes()) {
+            return false;
+        }
         let actions = self.frame.spec.action.dtype();
         self.copies.iter_mut().for_each(|copy| copy.track = Some(Track::new(&copy.random, actions)));
         true

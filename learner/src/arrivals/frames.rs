@@ -166,7 +166,7 @@ mod tests {
 
     fn file() -> Vec<u8> {
         let mut bytes = MAGIC.to_vec();
-        for number in 0..3 {
+        for number in 1..4 {
             write(&mut bytes, &arrival(number)).unwrap();
         }
         bytes
@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn records_come_back_as_they_were() {
-        assert_eq!(read_all(&file()).unwrap(), [0, 1, 2].map(arrival));
+        assert_eq!(read_all(&file()).unwrap(), [1, 2, 3].map(arrival));
     }
 
     #[test]

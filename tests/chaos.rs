@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use proxy::Proxy;
 use serde_json::Value;
-use support::{Process, assert_balanced, resume_learner, start_actor, start_learner, summary, trained};
+use support::{
+    Process, assert_balanced, resume_learner, start_actor, start_learner, summary, trained, wait_until,
+};
 
 /// Actors killed before, during and after the partition.
 const KILLS: usize = 24;
@@ -22,17 +24,24 @@ const PARTITION: usize = 10;
 /// How long it lasts, at least.
 const PARTITION_LASTS: Duration = Duration::from_secs(30);
 
-/// Environment steps and mean return of the newest report.
-fn newest_report(learner: &Process) -> Option<(u64, Option<f64>)> {
+/// A number of the newest report.
+fn newest(learner: &Process, key: &str) -> Option<u64> {
     learner.log().lines().rev().find_map(|line| {
         let event: Value = serde_json::from_str(line).ok()?;
-        Some((event["steps"].as_u64()?, event["return"].as_f64()))
+        event["steps"].as_u64().and_then(|_| event[key].as_u64())
     })
+}
+
+/// Whether an actor has found the learner again, if it ever lost it.
+fn in_touch(actor: &Process) -> bool {
+    let log = actor.log();
+    let found = log.rfind("reached the learner").max(log.rfind("joined run"));
+    found > log.rfind("cannot reach the learner")
 }
 
 /// Waits until training has gone on.
 fn goes_on(learner: &mut Process) {
-    let before = newest_report(learner).map_or(0, |(steps, _)| steps);
+    let before = newest(learner, "steps").unwrap_or(0);
     trained(learner, before + 1);
 }
 
@@ -80,6 +89,11 @@ fn a_run_in_which_everything_dies_is_solved_and_every_step_is_accounted_for() {
         let event: Value = serde_json::from_str(line).ok()?;
         (event["return"].as_f64()? >= 475.0).then_some(())
     });
+    // Whoever was out of reach when the run ends could not be told.
+    let everybody = actors.len() as u64;
+    wait_until("all actors are back", || {
+        newest(&learner, "actors") == Some(everybody) && actors.iter().all(in_touch)
+    });
     learner.signal("TERM");
     let ended = learner.end();
     assert_eq!(ended.code(), 0, "{}", ended.stderr);
@@ -98,7 +112,7 @@ fn a_run_in_which_everything_dies_is_solved_and_every_step_is_accounted_for() {
 /// Waits until the run directory has a checkpoint.
 fn checkpointed(learner: &mut Process, run_dir: &Path) {
     let folder = run_dir.join("checkpoints");
-    support::wait_until("a checkpoint", || {
+    wait_until("a checkpoint", || {
         impresario_learner::checkpoint::paths(&folder).is_ok_and(|paths| !paths.is_empty())
     });
     assert!(learner.is_running());

@@ -4,6 +4,7 @@
 
 #[path = "support/python.rs"]
 mod python;
+mod support;
 
 use std::process::{Command, Stdio};
 
@@ -34,6 +35,50 @@ fn manifests_compose_files_and_dashboards_are_valid_and_keep_their_promises() {
     let mut check = Command::new(python::deploy_interpreter());
     check.arg(repository.join("tests/python/check_deploy.py")).args([&repository, &metrics]);
     python::run(&mut check).unwrap();
+}
+
+#[test]
+fn kustomize_renders_the_manifests_with_the_token_and_the_run() {
+    if !works(&["kubectl", "kustomize", "--help"]) {
+        eprintln!("skipped: there is no kubectl");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("kubernetes");
+    python::run(Command::new("cp").arg("-r").arg(python::repository().join("deploy/kubernetes")).arg(&copy))
+        .unwrap();
+    std::fs::write(copy.join("secrets/token"), "0123456789abcdef0123456789abcdef").unwrap();
+    let rendered = python::run(Command::new("kubectl").arg("kustomize").arg(&copy)).unwrap();
+    // Names with a hash of what they hold, so that a change rolls the pods.
+    for expected in
+        ["secretName: impresario-token-", "name: impresario-run-", "image: registry.example/impresario:"]
+    {
+        assert!(rendered.contains(expected), "{expected} is not in\n{rendered}");
+    }
+    assert_eq!(rendered.matches("\nkind: ").count(), 10, "{rendered}");
+}
+
+#[test]
+fn a_learner_that_is_started_again_goes_on_with_its_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let run_dir = folder.path().join("run");
+    let mut trained = 0;
+    for steps in ["20000", "40000"] {
+        let flags = ["--resume-or-start", "--until-return", "never", "--steps", steps];
+        let (learner, url) = support::start_learner(&run_dir, &flags);
+        let actor = support::start_actor(&url, &[]);
+        for process in [actor, learner] {
+            let ended = process.end();
+            assert_eq!(ended.code(), 0, "{}", ended.stderr);
+        }
+        let outcome = support::summary(&run_dir);
+        support::assert_balanced(&outcome);
+        assert!(outcome["env_steps"].as_u64().unwrap() >= steps.parse().unwrap());
+        let metrics = std::fs::read_to_string(run_dir.join("metrics.jsonl")).unwrap();
+        let line: Line = serde_json::from_str(metrics.lines().last().unwrap()).unwrap();
+        assert!(line.env_steps > trained, "{line:?}");
+        trained = line.env_steps;
+    }
 }
 
 /// Whether a command is there and does not mind.

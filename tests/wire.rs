@@ -317,6 +317,25 @@ async fn a_message_beyond_the_limit_is_refused_and_the_learner_lives() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_limit_on_messages_holds_for_streams_and_calls_and_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_learner, url) = start_learner(folder.path(), &["--set", "limits.message_bytes=65536"]);
+    let mut client = connect(&url).await;
+    let mut hand = Hand::join(&mut client).await;
+    let mut unroll = hand.unroll(0);
+    unroll.observations.as_mut().unwrap().data = vec![0; 65536].into();
+    hand.send(unroll).await;
+    let status = within(hand.refused()).await;
+    assert_eq!(status.code(), Code::OutOfRange, "{status}");
+    assert!(status.message().contains("exceeds the 65536 of limits.message_bytes"), "{status}");
+    let long = v1::JoinRequest { description: "x".repeat(65536), ..join_request(&cartpole()) };
+    let status = client.join(long).await.unwrap_err();
+    assert_eq!(status.code(), Code::OutOfRange, "{status}");
+    assert!(status.message().contains("65536"), "{status}");
+    Hand::join(&mut client).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn weights_come_in_checked_chunks_and_health_and_reflection_answer() {
     let folder = tempfile::tempdir().unwrap();
     let (_learner, url) = start_learner(folder.path(), &[]);

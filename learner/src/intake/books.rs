@@ -274,7 +274,7 @@ impl Books {
                 let actor = head.key().1;
                 head.remove();
                 if let Ok(account) = self.account(actor) {
-                    account.queued -= 1;
+                    account.queued = account.queued.saturating_sub(1);
                 }
             }
         }

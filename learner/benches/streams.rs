@@ -172,6 +172,7 @@ impl Learner {
             environment: Some((&size.environment()).into()),
             workers: 1,
             copies_per_worker: size.copies() as u32,
+            standing: None,
         };
         let joined = client.block_on(async { connect(&url).await.join(join).await }).unwrap();
         let identity = joined.into_inner().identity.unwrap();

@@ -49,6 +49,8 @@ fn a_learner_that_is_killed_again_and_again_goes_on_with_its_actors_and_no_step_
         learner = resume_learner(folder.path(), &url, &[]);
     }
     trained(&mut learner, 300_000);
+    // An actor that is not back would look for a learner that is gone for good.
+    learner.wait_for("all actors", |line| line.contains("\"actors\":3").then_some(()));
     learner.signal("TERM");
     let ended = learner.end();
     assert_eq!(ended.code(), 0, "{}", ended.stderr);
@@ -72,7 +74,7 @@ fn a_learner_that_is_killed_again_and_again_goes_on_with_its_actors_and_no_step_
 #[test]
 fn a_run_whose_learner_was_killed_is_solved_by_the_next_one_with_the_same_actors() {
     let folder = tempfile::tempdir().unwrap();
-    let often = ["--set", "report.checkpoint_seconds=0.2"];
+    let often = ["--set", "report.checkpoint_seconds=0.2", "--set", "learner.wait_for_actors=2"];
     let (mut learner, url) = start_learner(folder.path(), &[&FAST_REPORTS[..], &often].concat());
     let actors = [start_actor(&url, &[]), start_actor(&url, &[])];
     trained(&mut learner, 10_000);
@@ -223,18 +225,21 @@ fn a_lockstep_run_that_is_stopped_at_any_moment_takes_the_same_way_when_it_is_re
     let (whole, parts) = (folder.path().join("whole"), folder.path().join("parts"));
     let method = ["--algorithm", "ppo"];
     assert_eq!(run(&lockstep(&whole, "160000", &method)).code(), 0);
+    let mut log = String::new();
     let mut first = start(&lockstep(&parts, "160000", &method));
     for steps in [10_000, 40_000] {
         trained(&mut first, steps);
         first.signal("TERM");
         let ended = first.end();
         assert_eq!(ended.code(), 0, "{}", ended.stderr);
+        log += &ended.stderr;
         assert_eq!(summary(&parts)["stopped_by"], "shutdown");
         first = start(&lockstep(&parts, "160000", &["--resume"]));
     }
     let ended = first.end();
     assert_eq!(ended.code(), 0, "{}", ended.stderr);
-    assert!(outcome_of(&parts) == outcome_of(&whole), "the weights differ");
+    log += &ended.stderr;
+    assert!(outcome_of(&parts) == outcome_of(&whole), "the weights differ:\n{log}");
     assert_balanced(&summary(&parts));
 }
 

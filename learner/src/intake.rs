@@ -335,6 +335,7 @@ impl Intake {
         let mut state = self.state.lock();
         if let Ok(account) = state.stream(stream) {
             account.connected = false;
+            account.cut_off = true;
             account.last_heard = Instant::now();
             self.departure.notify_waiters();
         }
@@ -617,7 +618,7 @@ impl Intake {
             let silence = silent(account);
             if !account.connected && silence > self.reconnect {
                 lost.push(actor);
-            } else if silence > self.grant_timeout || !account.connected && silence > DISCONNECTED_GRACE {
+            } else if silence > self.grant_timeout || account.cut_off && silence > DISCONNECTED_GRACE {
                 stalled.push(actor);
             }
         }

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -12,10 +13,15 @@ use serde_json::Value;
 /// Longest wait for anything that must happen; generous, because machines differ.
 pub const DEADLINE: Duration = Duration::from_secs(240);
 
+/// Longest wait for the end of a log whose process has ended.
+const LOG_ENDS: Duration = Duration::from_secs(5);
+
 /// A running `impresario`, killed when dropped.
 pub struct Process {
     child: Child,
     lines: Arc<Mutex<Vec<String>>>,
+    /// Reads its log to the end.
+    reader: JoinHandle<()>,
 }
 
 /// What a process left behind.
@@ -52,12 +58,12 @@ pub fn start_with(args: &[&str], variables: &[(&str, &str)]) -> Process {
     let lines = Arc::new(Mutex::new(vec![]));
     let stderr = BufReader::new(child.stderr.take().expect("stderr is piped"));
     let sink = lines.clone();
-    std::thread::spawn(move || {
+    let reader = std::thread::spawn(move || {
         for line in stderr.lines().map_while(Result::ok) {
             sink.lock().expect("no reader panics").push(line);
         }
     });
-    Process { child, lines }
+    Process { child, lines, reader }
 }
 
 /// Runs `impresario` with `args` to its end.
@@ -111,8 +117,11 @@ impl Process {
         if let Some(mut pipe) = self.child.stdout.take() {
             std::io::Read::read_to_string(&mut pipe, &mut stdout).expect("its output is text");
         }
-        // The reader thread may be a moment behind the process's end.
-        std::thread::sleep(Duration::from_millis(50));
+        // The reader may be behind the process's end, and that of whoever else has inherited the log.
+        let deadline = Instant::now() + LOG_ENDS;
+        while !self.reader.is_finished() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         Ended { status, stdout, stderr: self.log() }
     }
 }

@@ -42,6 +42,7 @@ pub struct Record {
 
 /// What can happen.
 #[derive(Clone, PartialEq, prost::Oneof)]
+#[allow(clippy::large_enum_variant, reason = "there is one at a time")]
 pub enum Event {
     /// A life of the run began.
     #[prost(message, tag = "1")]

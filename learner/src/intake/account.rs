@@ -26,6 +26,8 @@ pub(super) struct Account {
     pub(super) columns: usize,
     pub(super) workers: usize,
     pub(super) connected: bool,
+    /// Its newest stream has ended. One that has only joined is about to open its first.
+    pub(super) cut_off: bool,
     /// When it was last heard of, or lost.
     pub(super) last_heard: Instant,
     /// Sequence number of the next unroll.
@@ -121,6 +123,7 @@ impl Account {
             columns,
             workers,
             connected: false,
+            cut_off: false,
             last_heard: Instant::now(),
             next_sequence: 0,
             received: 0,
@@ -197,7 +200,7 @@ impl Account {
     /// Makes a stream the newest; the former one is told.
     pub(super) fn replace_stream(&mut self) {
         self.stream += 1;
-        self.connected = false;
+        (self.connected, self.cut_off) = (false, false);
         self.replaced.cancel();
         self.replaced = self.closed.child_token();
         self.bell = Arc::default();

@@ -16,7 +16,7 @@
 //! * [`arrivals`]: what came on record, and the learner replayed from it.
 //! * [`checkpoint`], [`report`]: files, logs, metrics, the bottleneck's verdict.
 //! * [`lives`]: a run's name, and how often a learner has gone on with it.
-//! * [`operations`]: the port for metrics and probes.
+//! * [`memory`]: what all of it takes at most. [`operations`]: the port for metrics and probes.
 //! * [`mod@run`]: a learner's life; [`session`]: the trainer's thread; [`command`]: flags and exit code.
 
 pub mod access;
@@ -30,6 +30,7 @@ pub mod command;
 pub mod device;
 pub mod intake;
 pub mod lives;
+pub mod memory;
 pub mod operations;
 pub mod optimizer;
 pub mod pacing;

@@ -25,6 +25,7 @@ use crate::broadcast::Broadcast;
 use crate::checkpoint::{self, Checkpoint, CheckpointWriter, Retention};
 use crate::intake::Intake;
 use crate::lives::RunRecord;
+use crate::memory::{self, MemoryEstimate};
 use crate::operations;
 use crate::report::{Recorder, Reporter, RunDir, Summary, SystemView, expose};
 use crate::roster::{Rollout, Roster};
@@ -41,7 +42,7 @@ const KEEPALIVE: Duration = Duration::from_secs(10);
 const STREAM_WINDOW: u32 = 1 << 20;
 
 /// The same for all streams of a connection.
-const CONNECTION_WINDOW: u32 = 8 << 20;
+pub(crate) const CONNECTION_WINDOW: u32 = 8 << 20;
 
 /// How long open streams may take to end when everything is said.
 const STREAMS_END: Duration = Duration::from_secs(1);
@@ -61,6 +62,9 @@ pub enum LearnerError {
     /// A file of the run directory cannot be written.
     #[error(transparent)]
     RunDir(#[from] crate::report::RunDirError),
+    /// The run may need more memory than there is.
+    #[error("{0}")]
+    Memory(String),
     /// Something else broke.
     #[error("{0}")]
     Internal(String),
@@ -285,6 +289,7 @@ fn start(
     // A run without a goal is still judged by what counts as solved.
     parts.recorder.set_solved_return(goal.or(spec.solved_return));
     run_dir.write_environment(spec)?;
+    check_memory(config, spec)?;
     let mut trainer = Trainer::new(config, spec)?;
     if let Some(checkpoint) = resume {
         trainer.restore(checkpoint)?;
@@ -315,6 +320,16 @@ fn start(
         })
         .map_err(|e| LearnerError::Internal(format!("cannot start the trainer's thread: {e}")))?;
     Ok(ended)
+}
+
+/// Tells what the run may take of memory, and refuses one that cannot fit.
+fn check_memory(config: &RunConfig, spec: &EnvironmentSpec) -> Result<(), LearnerError> {
+    let estimate = MemoryEstimate::of_run(config, spec).map_err(TrainError::from)?;
+    tracing::info!("memory at most: {estimate}");
+    match memory::available().and_then(|available| estimate.misfit(available)) {
+        Some(misfit) => Err(LearnerError::Memory(misfit)),
+        None => Ok(()),
+    }
 }
 
 /// Begins the record of arrivals, if the configuration asks for one.

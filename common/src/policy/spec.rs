@@ -96,6 +96,12 @@ impl PolicySpec {
         &self.encoder
     }
 
+    /// Numbers that all layers give for an observation, which the gradient needs; a memory's gates included.
+    pub fn activations(&self) -> usize {
+        let memory = self.core().map_or(0, |core| 6 * core.size);
+        self.encoders().len() * self.encoder.activations() + memory + self.distribution.parameter_count() + 1
+    }
+
     /// Numbers that the heads see.
     pub(super) fn features(&self) -> usize {
         self.core().map_or(self.encoder.outputs(), |core| core.size)

@@ -86,6 +86,11 @@ impl ConvolutionalSpec {
         self.layers.iter().map(ConvolutionSpec::products).sum()
     }
 
+    /// Numbers that all layers give for an observation, which the gradient needs.
+    pub fn activations(&self) -> usize {
+        self.layers.iter().map(ConvolutionSpec::numbers).sum()
+    }
+
     /// The parameters, called `<name>.convolution.<layer>`.
     pub fn parameters(&self, name: &str) -> Vec<ParameterSpec> {
         let layers = self.layers.iter().enumerate();

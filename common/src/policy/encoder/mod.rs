@@ -170,6 +170,16 @@ impl EncoderSpec {
         self.trunk.products() + self.hidden.products()
     }
 
+    /// Numbers that all its layers give for an observation, which the gradient needs.
+    pub fn activations(&self) -> usize {
+        let trunk = match &self.trunk {
+            TrunkSpec::None(numbers) => *numbers,
+            TrunkSpec::Convolutional(spec, _) => spec.activations(),
+            TrunkSpec::Residual(spec, _) => spec.activations(),
+        };
+        trunk + self.hidden.widths.iter().sum::<usize>()
+    }
+
     /// The parameters of the encoder called `name`.
     pub fn parameters(&self, name: &str) -> Vec<ParameterSpec> {
         let mut parameters = self.trunk.parameters(name);

@@ -89,6 +89,14 @@ impl ResidualSpec {
         self.sections.iter().map(section).sum()
     }
 
+    /// Numbers that all layers give for an observation, which the gradient needs: those behind each pooling and each
+    /// convolution of a block.
+    pub fn activations(&self) -> usize {
+        let section =
+            |s: &SectionSpec| s.second.numbers() + BLOCKS * (s.first.numbers() + s.second.numbers());
+        self.sections.iter().map(section).sum()
+    }
+
     /// The parameters, called `<name>.section.<section>` and `<name>.norm`.
     pub fn parameters(&self, name: &str) -> Vec<ParameterSpec> {
         let mut parameters = vec![];

@@ -11,6 +11,8 @@
 //!   measured by.
 //! * `admission`: what an unroll costs in the books, among 1, 64 and 512 actors.
 //! * `broadcast`: one version from its publication until every subscriber has it whole.
+//! * `crowd`: with this argument, and nothing else, the same unrolls from 4 actors and from 256 in turns, each with a connection of its
+//!   own; then the same with every actor subscribed to weights, of which a version is published for each batch.
 //!
 //! After the rest, unless a filter other than `ratios` is given, ingest and plain TCP are timed in turns, and their
 //! ratio is printed.
@@ -68,6 +70,9 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments == ["--bench"] || arguments.iter().any(|argument| argument == "ratios") {
         print_ratios();
+    }
+    if arguments.iter().any(|argument| argument == "crowd") {
+        crowd();
     }
 }
 
@@ -165,16 +170,7 @@ impl Learner {
         }));
         let client =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let join = v1::JoinRequest {
-            protocol_version: PROTOCOL_VERSION,
-            description: "benchmark".into(),
-            identity: None,
-            environment: Some((&size.environment()).into()),
-            workers: 1,
-            copies_per_worker: size.copies() as u32,
-            standing: None,
-        };
-        let joined = client.block_on(async { connect(&url).await.join(join).await }).unwrap();
+        let joined = client.block_on(async { connect(&url).await.join(join_request(size)).await }).unwrap();
         let identity = joined.into_inner().identity.unwrap();
         Self { intake, broadcast, url, client, identity, _stop: stop, _server: server }
     }
@@ -462,4 +458,103 @@ fn broadcast_mlp(bencher: Bencher<'_, '_>, subscribers: usize) {
 #[divan::bench(args = [1, 16, 64], sample_count = 10, sample_size = 1)]
 fn broadcast_convolutional(bencher: Bencher<'_, '_>, subscribers: usize) {
     broadcast(bencher, subscribers, CONVOLUTIONAL);
+}
+
+/// Unrolls of one turn, from all actors together.
+const CROWD_UNROLLS: usize = 4096;
+/// Turns of the comparison of few actors with many.
+const CROWD_TURNS: usize = 15;
+
+/// Whether actors of a crowd subscribe to weights.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Subscribed {
+    Yes,
+    No,
+}
+
+/// Actors on connections of their own that send what they are told to.
+struct Crowd {
+    send: Vec<mpsc::UnboundedSender<usize>>,
+    acknowledged: std::sync::mpsc::Receiver<()>,
+    _learner: Learner,
+}
+
+impl Crowd {
+    fn start(actors: usize, subscribed: Subscribed) -> Self {
+        let size = Size::CartPole;
+        let learner = Learner::start(size);
+        let (intake, broadcast) = (learner.intake.clone(), learner.broadcast.clone());
+        let tensor = Tensor::zeros(MLP, candle_core::DType::F32, &Device::Cpu).unwrap();
+        let weights = Weights(vec![("parameters".into(), tensor)]);
+        std::thread::spawn(move || {
+            let mut version = 0;
+            while intake.next_batch().is_some() {
+                version += 1;
+                intake.trained(false, version);
+                broadcast.publish(Snapshot { version, weights: weights.clone() });
+            }
+        });
+        let (tell, acknowledged) = std::sync::mpsc::channel();
+        let mut send = vec![];
+        for _ in 0..actors {
+            let (counts, received) = mpsc::unbounded_channel();
+            send.push(counts);
+            let (url, tell) = (learner.url.clone(), tell.clone());
+            learner.client.spawn(async move {
+                let mut client = connect(&url).await;
+                let identity = client.join(join_request(size)).await.unwrap().into_inner().identity.unwrap();
+                if subscribed == Subscribed::Yes {
+                    let request = v1::WatchWeightsRequest { identity: Some(identity.clone()) };
+                    let mut chunks = connect(&url).await.watch_weights(request).await.unwrap().into_inner();
+                    tokio::spawn(async move { while let Ok(Some(_)) = chunks.message().await {} });
+                }
+                send_unrolls(size, url, identity, received, tell).await;
+            });
+        }
+        let mut crowd = Self { send, acknowledged, _learner: learner };
+        crowd.send(CROWD_UNROLLS);
+        crowd
+    }
+
+    /// Sends `count` unrolls, divided among all, and waits until they are acknowledged.
+    fn send(&mut self, count: usize) {
+        let each = count / self.send.len();
+        self.send.iter().for_each(|actor| actor.send(each).unwrap());
+        self.send.iter().for_each(|_| self.acknowledged.recv().unwrap());
+    }
+}
+
+fn join_request(size: Size) -> v1::JoinRequest {
+    v1::JoinRequest {
+        protocol_version: PROTOCOL_VERSION,
+        description: "benchmark".into(),
+        environment: Some((&size.environment()).into()),
+        workers: 1,
+        copies_per_worker: size.copies() as u32,
+        ..v1::JoinRequest::default()
+    }
+}
+
+fn crowd() {
+    let steps = (CROWD_UNROLLS * UNROLL_LENGTH * Size::CartPole.copies()) as f64;
+    for subscribed in [Subscribed::No, Subscribed::Yes] {
+        let (mut few, mut many) = (Crowd::start(4, subscribed), Crowd::start(256, subscribed));
+        let timed = |crowd: &mut Crowd| {
+            let start = Instant::now();
+            crowd.send(CROWD_UNROLLS);
+            steps / start.elapsed().as_secs_f64()
+        };
+        let mut turns: Vec<(f64, f64)> =
+            (0..CROWD_TURNS).map(|_| (timed(&mut few), timed(&mut many))).collect();
+        turns.sort_by(|a, b| (a.1 / a.0).total_cmp(&(b.1 / b.0)));
+        let (few, many) = turns[CROWD_TURNS / 2];
+        println!(
+            "weights {subscribed:?}: {:.2}M steps/s from 4 actors, {:.2}M from 256: {:.2} ({:.2} to {:.2})",
+            few / 1e6,
+            many / 1e6,
+            many / few,
+            turns[0].1 / turns[0].0,
+            turns[CROWD_TURNS - 1].1 / turns[CROWD_TURNS - 1].0
+        );
+    }
 }

@@ -102,6 +102,7 @@ fn a_run_in_which_everything_dies_is_solved_and_every_step_is_accounted_for() {
         assert_eq!(ended.code(), 0, "{}", ended.stderr);
     }
     let outcome = summary(folder.path());
+    println!("{KILLS} actors and {} learners killed: {}", LEARNER_KILLS.len(), outcome["accounting"]);
     assert_balanced(&outcome);
     assert_eq!(outcome["solved"], true, "{outcome}");
     // What the killed learners had taken in since their last checkpoints.

@@ -171,8 +171,10 @@ fn lockstep<'a>(run_dir: &'a Path, steps: &'a str, more: &[&'a str]) -> Vec<&'a 
         ["train", "--until-return", "never", "--log-format", "json", "--set", "learner.max_policy_lag=0"];
     let size =
         ["--envs-per-actor", "8", "--set", "learner.batch_size=16", "--set", "rollout.unroll_length=20"];
+    // However slow the machine is, nobody counts as hung, and everybody is waited for at the end.
+    let patience = ["--set", "learner.grant_timeout_seconds=200", "--set", "learner.grace_seconds=200"];
     let run = ["--run-dir", run_dir.to_str().unwrap(), "--steps", steps];
-    [&fixed[..], &size, &FAST_REPORTS, &run, more].concat()
+    [&fixed[..], &size, &patience, &FAST_REPORTS, &run, more].concat()
 }
 
 #[test]

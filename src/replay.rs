@@ -31,10 +31,13 @@ impl ReplayCommand {
             Some(life) => vec![life],
             None => replay::lives(&self.run_dir)?,
         };
-        for life in lives {
+        for (index, life) in lives.into_iter().enumerate() {
             let (_, config) = replay::beginning(&arrivals::records_path(&self.run_dir, life))?;
             let threads = config.learner.threads_in_force();
-            process::limit_threads(threads);
+            if index == 0 {
+                // Afterwards there are threads.
+                process::limit_threads(threads);
+            }
             kernels::set_threads(threads);
             let begun = Instant::now();
             let mut replay = Replay::open(&self.run_dir, life)?;

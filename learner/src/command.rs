@@ -151,7 +151,8 @@ fn run_dir(flags: &RunFlags, config: &RunConfig) -> anyhow::Result<(RunDir, Opti
 /// Whether actors that were told the one configuration may go on under the other.
 fn concerns_actors_alike(former: &RunConfig, now: &RunConfig) -> bool {
     let concern = |config: &RunConfig| {
-        (config.run.seed, config.environment.clone(), config.rollout.clone(), config.policy.clone())
+        let seed_and_lag = (config.run.seed, config.learner.max_policy_lag);
+        (seed_and_lag, config.environment.clone(), config.rollout.clone(), config.policy.clone())
     };
     concern(former) == concern(now)
 }

@@ -48,7 +48,7 @@ impl MemoryEstimate {
         let layout = UnrollLayout::of_run(config, config.rollout.unroll_length, environment, &policy);
         let (column, columns) = (layout.column_bytes() as u64, config.learner.batch_size as u64);
         let queue = match config.learner.max_policy_lag.0 {
-            Some(bound) => columns.saturating_mul(bound + 1).saturating_mul(column),
+            Some(bound) => columns.saturating_mul(bound.saturating_add(1)).saturating_mul(column),
             None => u64::MAX,
         };
         let seen = policy.observation();
@@ -62,16 +62,19 @@ impl MemoryEstimate {
                 let numbers = layers.fold((inputs as u64, 0), |(inputs, sum), &width| {
                     (width as u64, sum + (inputs + 1) * width as u64)
                 });
-                (sac.replay_batch as u64, 2 * transition * sac.replay_capacity as u64, 2 * numbers.1)
+                let replay = (2 * transition).saturating_mul(sac.replay_capacity as u64);
+                (sac.replay_batch as u64, replay, 2 * numbers.1)
             }
-            _ => ((config.rollout.unroll_length as u64 + 1) * columns, 0, 0),
+            _ => ((config.rollout.unroll_length as u64).saturating_add(1).saturating_mul(columns), 0, 0),
         };
         let numbers = policy.weight_count() as u64;
         Ok(Self {
             network: FLOAT * (POLICY_COPIES * numbers + CRITIC_COPIES * critics),
             queue: queue.min(config.learner.queue_bytes),
             // Values and their gradients.
-            update: columns * column + rows * (seen_bytes + 2 * FLOAT * policy.activations() as u64),
+            update: rows
+                .saturating_mul(seen_bytes + 2 * FLOAT * policy.activations() as u64)
+                .saturating_add(columns.saturating_mul(column)),
             replay,
             actor: u64::from(CONNECTION_WINDOW),
         })

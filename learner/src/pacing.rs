@@ -35,6 +35,10 @@ pub struct Grant {
     pub min_version: u64,
 }
 
+/// Largest index that an actor's grants may count from. No actor has had as many, whatever it claims, and counting on from there never
+/// overflows.
+const MAX_FIRST_GRANT: u64 = 1 << 48;
+
 /// What became of a delivered unroll.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delivery {
@@ -234,7 +238,7 @@ impl Pacing {
     /// Adds an actor, replacing its former incarnation; its grants count from `first_grant`, where there is a bound.
     pub fn join(&mut self, actor: ActorId, workers: usize, columns: usize, first_grant: u64) {
         self.remove(actor);
-        let next_grant = if self.bound.is_some() { first_grant } else { 0 };
+        let next_grant = if self.bound.is_some() { first_grant.min(MAX_FIRST_GRANT) } else { 0 };
         let member = Member { workers, columns, active: true, next_grant, pending: 0, unsent: vec![] };
         self.members.insert(actor, member);
         self.change(actor, |_| {});
@@ -537,6 +541,14 @@ mod tests {
         pacing.deliver(0, 0, 0);
         assert_eq!(pacing.ready(), 24);
         assert!(pacing.check_columns(33).unwrap_err().contains("fewer --envs"));
+    }
+
+    #[test]
+    fn an_actor_of_a_run_without_a_bound_is_granted_unrolls_where_there_is_one() {
+        let mut pacing = Pacing::new(Some(0), 8, 1, 0);
+        pacing.join(0, 1, 4, u64::MAX);
+        let grants = pacing.take_unsent(0);
+        assert_eq!(grants.iter().map(|grant| grant.upto - grant.from).sum::<u64>(), 2, "{grants:?}");
     }
 
     #[test]

@@ -479,6 +479,8 @@ async fn an_actor_that_was_let_in_after_the_last_checkpoint_brings_its_account_w
     };
     let refused = intake.resume(key(7), standing(99)).unwrap_err().to_string();
     assert!(refused.contains("20 steps produced, but 99 received"), "{refused}");
+    let refused = intake.resume(key(7), standing(1)).unwrap_err().to_string();
+    assert!(refused.contains("2 unrolls acknowledged, but only 1 steps"), "{refused}");
     assert_eq!(intake.resume(key(7), standing(16)), Ok(2));
     let newest = intake.connect(key(7)).unwrap().key;
     let grants = intake.mail(newest).unwrap().grants;

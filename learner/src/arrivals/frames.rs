@@ -140,18 +140,17 @@ impl Frames {
     }
 }
 
-/// Writes a record; returns its bytes in the file.
+/// Writes a record.
 ///
 /// # Errors
 /// If the file does not take it.
-pub(super) fn write(file: &mut impl Write, record: &Record) -> std::io::Result<u64> {
+pub(super) fn write(file: &mut impl Write, record: &Record) -> std::io::Result<()> {
     let payload = record.encode_to_vec();
     let length = u32::try_from(payload.len()).ok().filter(|length| *length <= MAX_RECORD_BYTES);
     let length = length.ok_or_else(|| std::io::Error::other("a record of more than 1 GiB"))?;
     file.write_all(&length.to_le_bytes())?;
     file.write_all(&crc32c::crc32c(&payload).to_le_bytes())?;
-    file.write_all(&payload)?;
-    Ok(8 + u64::from(length))
+    file.write_all(&payload)
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! [`ArrivalLog`]: the thread that writes arrivals down, so that neither streams nor the trainer wait for hashes and disks.
 //!
 //! What waits to be written is bounded: the trainer waits when it is too much, and actors with it. Where the disk refuses, the
-//! record ends with the last whole one, and the run goes on without.
+//! records end with the last whole one that reached it, and the run goes on without.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufWriter, Write as _};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -18,16 +18,29 @@ use super::frames::{self, RecordError};
 use super::{Arrival, Begin, Event, MAGIC, Part, Record, Trained};
 use crate::intake::ActorKey;
 
-/// Bytes of experience that may wait to be written.
+/// Bytes of experience and weights that may wait to be written.
 const MAX_WAITING: u64 = 64 << 20;
 
-/// Bytes handed to the file at once.
+/// Bytes handed to the file at once, in whole records.
 const BUFFER: usize = 1 << 20;
 
 /// What is to be written.
 enum Note {
     Arrival { number: u64, from: ActorKey, sequence: u64, unroll: Arc<Unroll> },
     Trained { parts: Vec<Part>, policy_version: u64, weights: Weights, skipped: bool },
+}
+
+impl Note {
+    /// Bytes that it holds on to until it is written.
+    fn bytes(&self) -> u64 {
+        match self {
+            Self::Arrival { unroll, .. } => unroll.bytes() as u64,
+            Self::Trained { weights, .. } => {
+                let numbers: usize = weights.0.iter().map(|(_, tensor)| tensor.elem_count()).sum();
+                (numbers * size_of::<f32>()) as u64
+            }
+        }
+    }
 }
 
 /// Bytes that wait.
@@ -57,16 +70,17 @@ impl ArrivalLog {
         let file = OpenOptions::new().write(true).create(true).truncate(true).open(&path).map_err(io)?;
         let content = begin.content;
         let mut scribe = Scribe {
-            file: BufWriter::with_capacity(BUFFER, file),
+            file,
             path: path.clone(),
+            pending: MAGIC.to_vec(),
             whole: 0,
             layout,
             content,
             broken: false,
         };
-        scribe.file.write_all(MAGIC).map_err(io)?;
-        scribe.whole = MAGIC.len() as u64;
         scribe.write(&Record { event: Some(Event::Begin(begin)) });
+        // Whatever becomes of the learner, the file says what it is.
+        scribe.flush().map_err(io)?;
         let (notes, theirs) = channel();
         let backlog = Arc::new(Backlog::default());
         let shared = backlog.clone();
@@ -79,7 +93,6 @@ impl ArrivalLog {
 
     /// An unroll was admitted as arrival `number`.
     pub fn arrived(&self, number: u64, from: ActorKey, sequence: u64, unroll: Arc<Unroll>) {
-        *self.backlog.bytes.lock() += unroll.bytes() as u64;
         self.send(Note::Arrival { number, from, sequence, unroll });
     }
 
@@ -92,6 +105,7 @@ impl ArrivalLog {
 
     fn send(&self, note: Note) {
         if let Some(notes) = &self.notes {
+            *self.backlog.bytes.lock() += note.bytes();
             // Its thread lives as long as this.
             let _ = notes.send(note);
         }
@@ -110,9 +124,11 @@ impl Drop for ArrivalLog {
 
 /// Writes records.
 struct Scribe {
-    file: BufWriter<File>,
+    file: File,
     path: PathBuf,
-    /// Bytes of whole records.
+    /// Whole records that the file has not been given yet.
+    pending: Vec<u8>,
+    /// Bytes of whole records in the file.
     whole: u64,
     layout: UnrollLayout,
     content: bool,
@@ -123,10 +139,7 @@ struct Scribe {
 impl Scribe {
     fn write_all(mut self, notes: &Receiver<Note>, backlog: &Backlog) {
         while let Ok(note) = notes.recv() {
-            let bytes = match &note {
-                Note::Arrival { unroll, .. } => unroll.bytes() as u64,
-                Note::Trained { .. } => 0,
-            };
+            let bytes = note.bytes();
             if !self.broken
                 && let Some(event) = self.event(note)
             {
@@ -136,7 +149,7 @@ impl Scribe {
             backlog.shrunk.notify_all();
         }
         if !self.broken {
-            let synced = self.file.flush().and_then(|()| self.file.get_ref().sync_all());
+            let synced = self.flush().and_then(|()| self.file.sync_all());
             synced.unwrap_or_else(|error| self.give_up(&error));
         }
     }
@@ -169,10 +182,19 @@ impl Scribe {
     }
 
     fn write(&mut self, record: &Record) {
-        match frames::write(&mut self.file, record) {
-            Ok(bytes) => self.whole += bytes,
-            Err(error) => self.give_up(&error),
+        let mut written = frames::write(&mut self.pending, record);
+        if self.pending.len() >= BUFFER {
+            written = written.and_then(|()| self.flush());
         }
+        written.unwrap_or_else(|error| self.give_up(&error));
+    }
+
+    /// Gives the file what is pending.
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.write_all(&self.pending)?;
+        self.whole += self.pending.len() as u64;
+        self.pending.clear();
+        Ok(())
     }
 
     fn give_up(&mut self, error: &dyn std::fmt::Display) {
@@ -181,7 +203,8 @@ impl Scribe {
             "cannot write {}: {error}; the arrivals on record end here, and the run goes on without",
             self.path.display()
         );
-        // What is buffered may be on its way; the end may be part of a record all the same.
-        let _ = self.file.get_ref().set_len(self.whole);
+        self.pending = vec![];
+        // The end may be part of a record all the same, which whoever reads it is told.
+        let _ = self.file.set_len(self.whole);
     }
 }

@@ -70,7 +70,7 @@ pub struct Replayed {
     pub life: u64,
     /// Unrolls that came in.
     pub arrivals: u64,
-    /// Updates made, skipped ones included.
+    /// Updates that came to the weights on record, skipped ones included.
     pub updates: u64,
     /// Environment steps trained on, those before the life included.
     pub env_steps: u64,
@@ -247,24 +247,24 @@ impl Replay {
         let failed = |source| ReplayError::Train { update, source };
         let batch = assemble(&self.layout, parts).batch;
         let report = self.trainer.train(&batch, self.so_far.env_steps).map_err(failed)?;
-        self.so_far.updates += 1;
         let skipped = matches!(report.outcome, Outcome::Skipped { .. });
-        if !skipped {
-            self.so_far.env_steps += batch.steps() as u64;
-        }
-        self.so_far.policy_version = self.trainer.version();
-        let weights = self.trainer.snapshot().map_err(failed)?.weights;
-        self.so_far.weights = super::weights_hash(&weights).map_err(|e| failed(e.into()))?;
+        let snapshot = self.trainer.snapshot().map_err(failed)?;
+        let weights = super::weights_hash(&snapshot.weights).map_err(|e| failed(e.into()))?;
         let expected = (trained.policy_version, &trained.hash, trained.skipped);
-        if (self.so_far.policy_version, &self.so_far.weights, skipped) != expected {
+        if (snapshot.version, &weights, skipped) != expected {
             return Err(ReplayError::Differs {
                 update,
-                version: self.so_far.policy_version,
-                weights: hex(&self.so_far.weights),
+                version: snapshot.version,
+                weights: hex(&weights),
                 expected_version: trained.policy_version,
                 expected: hex(&trained.hash),
             });
         }
+        if !skipped {
+            self.so_far.env_steps += batch.steps() as u64;
+        }
+        self.so_far.updates += 1;
+        (self.so_far.policy_version, self.so_far.weights) = (snapshot.version, weights);
         Ok(())
     }
 }

@@ -170,6 +170,12 @@ impl Account {
         let malformed = |problem: String| Err(AdmissionError::Malformed(format!("standing: {problem}")));
         let mut lost = 0;
         let (mut next_sequence, mut received) = (self.next_sequence, self.received);
+        if standing.acknowledged_unrolls > standing.acknowledged_steps {
+            return malformed(format!(
+                "{} unrolls acknowledged, but only {} steps in them",
+                standing.acknowledged_unrolls, standing.acknowledged_steps
+            ));
+        }
         if standing.acknowledged_unrolls > next_sequence {
             let Some(forgotten) = standing.acknowledged_steps.checked_sub(received) else {
                 return malformed(format!(

@@ -1,4 +1,4 @@
-//! [`MemoryEstimate`]: what a learner holds in memory at most. Known from the configuration and the environment before training
+//! [`MemoryEstimate`]: what a learner holds in memory, at most about. Known from the configuration and the environment before training
 //! begins, told in the log, and compared with what the machine, or the container, has.
 //!
 //! Everything in it is bounded: queues in bytes, streams in windows, the replay in transitions. Small change is left out:
@@ -20,7 +20,7 @@ const POLICY_COPIES: u64 = 9;
 const CRITIC_COPIES: u64 = 9;
 const FLOAT: u64 = 4;
 
-/// A learner's memory at most, in bytes, by what it is for.
+/// A learner's memory, at most about, in bytes, by what it is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemoryEstimate {
     /// Weights, the optimiser's averages, versions on their way, a checkpoint being written.
@@ -31,7 +31,7 @@ pub struct MemoryEstimate {
     pub update: u64,
     /// SAC's transitions, once in the replay and once in a checkpoint being written.
     pub replay: u64,
-    /// What is on its way from each connected actor, and has not been taken yet.
+    /// What is on its way from each connected actor, and an unroll of all its copies that is being read.
     pub actor: u64,
 }
 
@@ -76,7 +76,8 @@ impl MemoryEstimate {
                 .saturating_mul(seen_bytes + 2 * FLOAT * policy.activations() as u64)
                 .saturating_add(columns.saturating_mul(column)),
             replay,
-            actor: u64::from(CONNECTION_WINDOW),
+            actor: (config.rollout.envs_per_actor as u64).saturating_mul(column)
+                + u64::from(CONNECTION_WINDOW),
         })
     }
 
@@ -158,7 +159,7 @@ mod tests {
         assert_eq!(estimate.network, 4 * 9 * numbers);
         assert_eq!(estimate.queue, 5 * 32 * column, "a lag bound of 4 and batches of 32 columns");
         assert_eq!(estimate.update, 32 * column + 21 * 32 * (16 + 8 * (4 + 64 + 64 + 2 + 1)));
-        assert_eq!((estimate.replay, estimate.total(0) + (8 << 20)), (0, estimate.total(1)));
+        assert_eq!((estimate.replay, estimate.total(1) - estimate.total(0)), (0, (8 << 20) + 32 * column));
         config.learner.max_policy_lag.0 = None;
         assert_eq!(of(&config).queue, config.learner.queue_bytes);
         let sac = RunConfig::from_toml("algorithm.name = \"sac\"\nalgorithm.replay_capacity = 1000").unwrap();

@@ -325,7 +325,7 @@ fn start(
 /// Tells what the run may take of memory, and refuses one that cannot fit.
 fn check_memory(config: &RunConfig, spec: &EnvironmentSpec) -> Result<(), LearnerError> {
     let estimate = MemoryEstimate::of_run(config, spec).map_err(TrainError::from)?;
-    tracing::info!("memory at most: {estimate}");
+    tracing::info!("memory, at most about: {estimate}");
     match memory::available().and_then(|available| estimate.misfit(available)) {
         Some(misfit) => Err(LearnerError::Memory(misfit)),
         None => Ok(()),

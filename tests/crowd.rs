@@ -49,7 +49,7 @@ async fn live(url: String, actor: u64) -> Lives {
         let Ok(joined) = client.join(join_request(&cartpole())).await else { return lives };
         lives.begun += 1;
         let fate = scramble(actor << 20 | lives.begun);
-        let departure = if fate % 2 == 0 { Departure::Goodbye } else { Departure::Silent };
+        let departure = if fate.is_multiple_of(2) { Departure::Goodbye } else { Departure::Silent };
         let Ok(mut hand) = Hand::try_open(&mut client, joined.into_inner().identity.unwrap()).await else {
             return lives;
         };

@@ -1,4 +1,4 @@
-//! [`MemoryEstimate`]: what a learner holds in memory, at most about. Known from the configuration and the environment before training
+//! [`MemoryEstimate`]: what a learner holds in memory at most, or nearly so. Known from the configuration and the environment before training
 //! begins, told in the log, and compared with what the machine, or the container, has.
 //!
 //! Everything in it is bounded: queues in bytes, streams in windows, the replay in transitions. Small change is left out:
@@ -20,7 +20,7 @@ const POLICY_COPIES: u64 = 9;
 const CRITIC_COPIES: u64 = 9;
 const FLOAT: u64 = 4;
 
-/// A learner's memory, at most about, in bytes, by what it is for.
+/// What a learner holds in memory at most, or nearly so: in bytes, by what it is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemoryEstimate {
     /// Weights, the optimiser's averages, versions on their way, a checkpoint being written.

@@ -359,7 +359,6 @@ mod tests {
             episodes: &[(3.0, 3)],
             metrics: &[("policy_loss", f32::NAN)],
             skipped: true,
-            ..UpdateEvent::default()
         });
         let totals = recorder.totals();
         assert_eq!((totals.steps, totals.updates, totals.skipped_updates, totals.episodes), (0, 0, 1, 1));

@@ -157,6 +157,8 @@ impl Learner {
         config.rollout.unroll_length = UNROLL_LENGTH;
         config.learner.batch_size = size.copies();
         config.learner.max_policy_lag = PolicyLagBound(None);
+        // A crowd comes all at once.
+        config.limits.joins_per_second = 10_000;
         let intake = Arc::new(Intake::new(&config, 0, Accounting::default()));
         let roster = Arc::new(Roster::new(RunRecord::new(), &config, None, intake.clone()).unwrap());
         let broadcast = Arc::new(Broadcast::default());

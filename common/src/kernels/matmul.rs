@@ -5,8 +5,10 @@
 //! registers while the loop runs down `k`; each step broadcasts a column of `A` against a row of `B`.
 
 use std::cell::RefCell;
+use std::ops::Range;
 
 use super::simd::{Simd, dispatch};
+use super::threads::share_out;
 
 /// Rows of a tile. With AVX-512, 6 x 4 vectors make 24 accumulators, 4 operands and a broadcast: 29 of 32 registers.
 const TILE_ROWS: usize = 6;
@@ -15,8 +17,14 @@ const TILE_ROWS: usize = 6;
 /// the tile's rows of `A` stay in the first-level cache.
 const DEPTH_BLOCK: usize = 256;
 
-/// Floating-point operations from which on a product is worth the start of threads (about a millisecond's work).
+/// Floating-point operations from which on a product is worth the start of threads (about half a millisecond's work).
 const PARALLEL_WORK: usize = 1 << 26;
+
+/// Numbers from which on laying them out is worth the start of threads.
+const PARALLEL_PACKING: usize = 1 << 18;
+
+/// Pieces of work for each thread: where one of them is held up, the others do more.
+const JOBS_A_THREAD: usize = 4;
 
 /// The left factor `A`: element `(i, p)` is `data[i * row_stride + p * depth_stride]`.
 #[derive(Clone, Copy)]
@@ -59,31 +67,73 @@ pub(super) fn matmul(
     init: Init<'_>,
     out: &mut [f32],
 ) {
-    let threads = super::threads();
-    if threads == 1 || 2 * m * n * k < PARALLEL_WORK || m < 2 * TILE_ROWS {
-        return matmul_serial(m, n, k, left, right, init, out);
+    assert!(out.len() >= m * n, "product is too short");
+    let product = Product { m, n, k, left, right, init, out: out.as_mut_ptr() };
+    let worthwhile = 2 * m * n * k >= PARALLEL_WORK;
+    let threads = if worthwhile { super::threads() } else { 1 };
+    if threads == 1 {
+        return product_part(product, 0..m, 0..n);
     }
-    let rows = m.div_ceil(threads).next_multiple_of(TILE_ROWS);
-    std::thread::scope(|scope| {
-        for (part, out) in out[..m * n].chunks_mut(rows * n).enumerate() {
-            let left = Left { data: &left.data[part * rows * left.row_stride..], ..left };
-            scope.spawn(move || matmul_serial(out.len() / n, n, k, left, right, init, out));
-        }
-    });
+    // Whole panels, which no two threads then copy; rows only where there are too few of them.
+    let panel = panel_width();
+    let panels = n.div_ceil(panel);
+    let wanted = JOBS_A_THREAD * threads;
+    let width = panels.div_ceil(wanted) * panel;
+    let height = m.div_ceil(wanted.div_ceil(panels)).next_multiple_of(TILE_ROWS);
+    let jobs: Vec<_> = (0..m)
+        .step_by(height)
+        .flat_map(|row| (0..n).step_by(width).map(move |column| (row, column)))
+        .map(|(row, column)| (row..m.min(row + height), column..n.min(column + width)))
+        .collect();
+    share_out(jobs.into_iter(), true, |(rows, columns)| product_part(product, rows, columns));
+}
+
+/// A product, of which threads compute parts.
+#[derive(Clone, Copy)]
+struct Product<'a> {
+    m: usize,
+    n: usize,
+    k: usize,
+    left: Left<'a>,
+    right: Right<'a>,
+    init: Init<'a>,
+    /// `[m, n]`.
+    out: *mut f32,
+}
+
+// SAFETY: `matmul` borrows what `out` points to for as long as there are threads, and gives each of them elements of its own.
+unsafe impl Send for Product<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for Product<'_> {}
+
+/// Lays out the transpose of `weight` `[n, k]` as [`Right::Packed`] wants it: panels of a tile's width, each `[k, width]`, the last
+/// one's width rounded up to whole vectors and filled up with zeros.
+pub(super) fn pack_transposed(weight: &[f32], n: usize, k: usize, packed: &mut Vec<f32>) {
+    packed.resize(n.next_multiple_of(lanes()) * k, 0.0);
+    let panel = panel_width() * k.max(1);
+    let panels = weight[..n * k].chunks(panel).zip(packed.chunks_mut(panel));
+    share_out(panels, n * k >= PARALLEL_PACKING, |(rows, packed)| pack_panel(rows, k, packed));
 }
 
 dispatch! {
-    fn matmul_serial(m: usize, n: usize, k: usize, left: Left<'_>, right: Right<'_>, init: Init<'_>, out: &mut [f32]) = matmul_body;
+    fn product_part(product: Product<'_>, rows: Range<usize>, columns: Range<usize>) = product_part_body;
 
-    /// Lays out the transpose of `weight` `[n, k]` as [`Right::Packed`] wants it: panels of a tile's width,
-    /// each `[k, width]`, the last one's width rounded up to whole vectors and filled up with zeros.
-    pub(super) fn pack_transposed(weight: &[f32], n: usize, k: usize, packed: &mut Vec<f32>) = pack_transposed_body;
+    /// Lays out the transpose of `rows` `[width, k]`.
+    fn pack_panel(rows: &[f32], k: usize, packed: &mut [f32]) = pack_panel_body;
 
     /// Lays out `rows` `[k, n]` as [`Right::Packed`] wants it, for a factor that serves several products.
     pub(super) fn pack_rows(rows: &[f32], n: usize, k: usize, packed: &mut Vec<f32>) = pack_rows_body;
 
     /// Numbers in a vector of the instruction set in use, which the packed layout depends on.
     pub(super) fn lanes() -> usize = lanes_body;
+
+    /// Columns of a panel.
+    fn panel_width() -> usize = panel_width_body;
+}
+
+#[inline(always)]
+fn panel_width_body<S: Simd>() -> usize {
+    S::LANES * S::TILE_VECTORS
 }
 
 #[inline(always)]
@@ -91,17 +141,22 @@ fn lanes_body<S: Simd>() -> usize {
     S::LANES
 }
 
+/// Columns of which a panel is transposed at a time: a line of each row is read once, and what is written stays in the cache.
+const PACKING_BLOCK: usize = 16;
+
 #[inline(always)]
-fn pack_transposed_body<S: Simd>(weight: &[f32], n: usize, k: usize, packed: &mut Vec<f32>) {
-    let panel = S::LANES * S::TILE_VECTORS;
-    packed.clear();
-    packed.resize(n.next_multiple_of(S::LANES) * k, 0.0);
-    for (rows, packed) in weight[..n * k].chunks(panel * k.max(1)).zip(packed.chunks_mut(panel * k.max(1))) {
-        let width = packed.len() / k;
+fn pack_panel_body<S: Simd>(rows: &[f32], k: usize, packed: &mut [f32]) {
+    let width = packed.len() / k;
+    let there = rows.len() / k;
+    for (block, packed) in packed.chunks_mut(PACKING_BLOCK * width).enumerate() {
+        let first = block * PACKING_BLOCK;
         for (column, row) in rows.chunks_exact(k).enumerate() {
-            for (p, value) in row.iter().enumerate() {
-                packed[p * width + column] = *value;
+            for (packed, value) in packed.chunks_exact_mut(width).zip(&row[first..]) {
+                packed[column] = *value;
             }
+        }
+        if there < width {
+            packed.chunks_exact_mut(width).for_each(|packed| packed[there..].fill(0.0));
         }
     }
 }
@@ -130,18 +185,12 @@ fn extent(rows: usize, row_stride: usize, columns: usize, column_stride: usize) 
     if rows == 0 || columns == 0 { 0 } else { (rows - 1) * row_stride + (columns - 1) * column_stride + 1 }
 }
 
+/// Computes some rows and columns of `product`; the first column begins a panel.
 #[inline(always)]
-fn matmul_body<S: Simd>(
-    m: usize,
-    n: usize,
-    k: usize,
-    left: Left<'_>,
-    right: Right<'_>,
-    init: Init<'_>,
-    out: &mut [f32],
-) {
-    assert!(left.data.len() >= extent(m, left.row_stride, k, left.depth_stride), "left factor is too short");
-    assert!(out.len() >= m * n, "product is too short");
+fn product_part_body<S: Simd>(product: Product<'_>, rows: Range<usize>, columns: Range<usize>) {
+    let Product { n, k, left, right, init, .. } = product;
+    assert!(rows.end <= product.m && columns.end <= n, "a part reaches beyond its product");
+    assert!(left.data.len() >= extent(rows.end, left.row_stride, k, left.depth_stride), "left factor is too short");
     if let Init::Row(row) = init {
         assert!(row.len() >= n, "initial row is too short");
     }
@@ -151,6 +200,9 @@ fn matmul_body<S: Simd>(
             assert!(data.len() >= k * n.next_multiple_of(S::LANES), "packed factor is too short")
         }
     }
+    let m = rows.len();
+    let (left_start, out) =
+        (left.data.as_ptr().wrapping_add(rows.start * left.row_stride), product.out.wrapping_add(rows.start * n));
     let panel = S::LANES * S::TILE_VECTORS;
     let pack = matches!(right, Right::Rows(_)) && n > panel && m > 4 * TILE_ROWS;
     // Taken out rather than borrowed: the body of a closure would be compiled without the target features.
@@ -159,17 +211,17 @@ fn matmul_body<S: Simd>(
     loop {
         let block = (k - depth).min(DEPTH_BLOCK);
         let init = if depth == 0 { init } else { Init::Accumulate };
-        for column in (0..n).step_by(panel) {
+        for column in columns.clone().step_by(panel) {
             let width = (n - column).min(panel);
-            let columns = Columns {
+            let panel = Panel {
                 m,
                 block,
                 width,
                 n,
-                left: left.data.as_ptr().wrapping_add(depth * left.depth_stride),
+                left: left_start.wrapping_add(depth * left.depth_stride),
                 left_row: left.row_stride,
                 left_depth: left.depth_stride,
-                out: out.as_mut_ptr().wrapping_add(column),
+                out: out.wrapping_add(column),
                 init: match init {
                     Init::Zero => Start::Zero,
                     Init::Row(row) => Start::Row(row.as_ptr().wrapping_add(column)),
@@ -194,9 +246,9 @@ fn matmul_body<S: Simd>(
                 Right::Rows(data) => (data.as_ptr().wrapping_add(depth * n + column), n, width),
             };
             // The only call, for it is inlined with all its tiles, which take long to compile.
-            // SAFETY: the assertions above cover every index a panel reaches: rows of `left` below `m`, depths below
-            // `k`, columns below `n`, and a packed panel's whole vectors.
-            unsafe { columns.product::<S>(right, right_row, readable) }
+            // SAFETY: the assertions above and `matmul`'s cover every index a panel reaches: rows of `left` below `m`, depths
+            // below `k`, columns below `n`, and a packed panel's whole vectors.
+            unsafe { panel.product::<S>(right, right_row, readable) }
         }
         depth += block;
         if depth >= k {
@@ -218,7 +270,7 @@ enum Start {
 
 /// A panel of `C`: all rows, `width` columns, and the block of depth being added.
 #[derive(Clone, Copy)]
-struct Columns {
+struct Panel {
     m: usize,
     block: usize,
     width: usize,
@@ -230,7 +282,7 @@ struct Columns {
     init: Start,
 }
 
-impl Columns {
+impl Panel {
     /// Adds the product of the panel, tile by tile; `readable` numbers may be read from each row of `right`.
     ///
     /// # Safety
@@ -443,7 +495,7 @@ mod tests {
         let (a, b) = (numbers(m * k, 1), numbers(k * n, 2));
         let left = Left { data: &a, row_stride: k, depth_stride: 1 };
         let mut serial = vec![0.0; m * n];
-        matmul_serial(m, n, k, left, Right::Rows(&b), Init::Zero, &mut serial);
+        matmul(m, n, k, left, Right::Rows(&b), Init::Zero, &mut serial);
         crate::kernels::set_threads(3);
         let mut parallel = vec![0.0; m * n];
         matmul(m, n, k, left, Right::Rows(&b), Init::Zero, &mut parallel);

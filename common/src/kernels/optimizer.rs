@@ -1,5 +1,6 @@
 //! Optimiser steps in place, on slices: one pass over parameters, gradients and state.
 
+use super::threads::share_out;
 use super::{Isa, dispatch};
 
 /// Where RMSProp's epsilon stands.
@@ -71,12 +72,18 @@ pub fn rmsprop_step(
         momentum: rms_prop.momentum,
         scale,
     };
+    let worthwhile = is_worth_threads(params.len());
+    let jobs = params.chunks_mut(CHUNK).zip(grads.chunks(CHUNK)).zip(square_avg.chunks_mut(CHUNK));
     match momentum {
         Some(buffer) => {
-            assert_eq!(params.len(), buffer.len(), "RMSProp's slices differ in length");
-            rmsprop_with_momentum(params, grads, square_avg, buffer, step);
+            assert_eq!(grads.len(), buffer.len(), "RMSProp's slices differ in length");
+            share_out(jobs.zip(buffer.chunks_mut(CHUNK)), worthwhile, |(((params, grads), square_avg), buffer)| {
+                rmsprop_with_momentum(params, grads, square_avg, buffer, step);
+            });
         }
-        None => rmsprop_plain(params, grads, square_avg, step),
+        None => share_out(jobs, worthwhile, |((params, grads), square_avg)| {
+            rmsprop_plain(params, grads, square_avg, step);
+        }),
     }
 }
 
@@ -106,7 +113,20 @@ pub fn adam_step(
     let correction = |beta: f32| 1.0 - f64::from(beta).powf(step as f64);
     let step_size = (f64::from(adam.learning_rate) / correction(adam.beta1)) as f32;
     let inverse_root = (1.0 / correction(adam.beta2).sqrt()) as f32;
-    adam_moments(params, grads, first_moment, second_moment, *adam, step_size, inverse_root, scale);
+    let worthwhile = is_worth_threads(params.len());
+    let moments = first_moment.chunks_mut(CHUNK).zip(second_moment.chunks_mut(CHUNK));
+    let jobs = params.chunks_mut(CHUNK).zip(grads.chunks(CHUNK)).zip(moments);
+    share_out(jobs, worthwhile, |((params, grads), (first, second))| {
+        adam_moments(params, grads, first, second, *adam, step_size, inverse_root, scale);
+    });
+}
+
+/// Numbers of a thread's next piece of work.
+const CHUNK: usize = 1 << 15;
+
+/// Whether a step of so many numbers is worth the start of threads.
+fn is_worth_threads(numbers: usize) -> bool {
+    numbers >= 1 << 19
 }
 
 #[derive(Clone, Copy)]

@@ -263,7 +263,7 @@ impl Chain {
             Some(d_images) => d_images.chunks_mut(BLOCK * input).map(Some).collect(),
             None => blocks.clone().map(|_| None).collect(),
         };
-        let mut sums = Scratch::zeros(blocks.len() * d_parameters.len());
+        let mut sums = Scratch::new(blocks.len() * d_parameters.len());
         let mut of_blocks: Vec<&mut [f32]> = match d_parameters.len() {
             0 => blocks.clone().map(|_| &mut [][..]).collect(),
             len => sums.chunks_exact_mut(len).collect(),
@@ -271,6 +271,7 @@ impl Chain {
         let worthwhile = self.is_worth_threads(grad.len() / size);
         let jobs = blocks.zip(d_images.iter_mut().zip(&mut of_blocks));
         share_out(jobs, worthwhile, |((block, grads), (d_images, sums))| {
+            sums.fill(0.0);
             for (at, grad) in grads.chunks(self.part * size).enumerate() {
                 let (within, count) = (at * self.part, grad.len() / size);
                 let first = block * BLOCK + within;

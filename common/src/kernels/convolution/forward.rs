@@ -83,7 +83,7 @@ impl Forward {
 }
 
 /// Images of a product.
-pub(super) fn group(windows: &Windows) -> usize {
+fn group(windows: &Windows) -> usize {
     WINDOWS.div_ceil(windows.count())
 }
 

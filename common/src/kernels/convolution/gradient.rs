@@ -4,15 +4,28 @@
 //! of the images is itself a convolution, of the gradient of the sums: pixels whose row and column leave the
 //! same remainders by the stride are covered by the same numbers of the weight, so each such phase is one of stride 1.
 
-use super::forward::{group, repeated};
+use std::ops::Range;
+
+use super::forward::repeated;
 use super::geometry::Windows;
 use super::images::{Form, Images, Walk};
 use super::product::{Ends, Left, Segment, product, whole_columns};
-use crate::kernels::threads::Scratch;
+use super::run::add;
+use crate::kernels::threads::{Scratch, share_out};
 use crate::kernels::{Activation, Isa, dispatch};
 
 /// Numbers of the sums' gradient that stay in the first-level cache beside what they are multiplied with.
 const CACHED: usize = 6000;
+
+/// Windows of a group of images, where there are as many: pixels of a group that are covered alike then fill whole tiles, even
+/// where an image has but one of them.
+const WINDOWS: usize = 1000;
+
+/// Images of a group at most.
+const GROUP: usize = 12;
+
+/// Numbers from which on adding them up is worth the start of threads.
+const PARALLEL_NUMBERS: usize = 1 << 19;
 
 /// The gradients of a convolution, with its weight laid out for the processor.
 pub(super) struct Gradient {
@@ -44,8 +57,8 @@ impl Gradient {
         of_images: bool,
     ) -> Self {
         let walk = Walk::new(form, channels, windows);
-        let sums = Sums::new(windows, outputs, of_images);
-        let group = group(windows);
+        let sums = Sums::new(windows, outputs);
+        let group = (WINDOWS / windows.count()).clamp(1, GROUP);
         Self {
             windows: *windows,
             channels,
@@ -86,7 +99,7 @@ impl Gradient {
             self.sums.gradient(y, grad, self.activation, &mut dz, of_bias);
             let data = walk.prepare(images, first, count, windows, &mut scratch);
             let segments = &self.segments[..count * windows.output[0]];
-            for segments in segments.chunks((CACHED / self.sums.row(windows)).max(1)) {
+            for segments in segments.chunks((CACHED / self.sums.row()).max(1)) {
                 let left =
                     Left { data, rows: &walk.taps, segments, length: windows.output[1], step: walk.steps[0] };
                 let ends = Ends { bias: &[], add: true, rectify: false };
@@ -121,83 +134,68 @@ impl Gradient {
 
 /// Overwrites `total` by the sums of `parts`, which lie one after another, in their order.
 pub(super) fn total(parts: &[f32], total: &mut [f32]) {
-    total.fill(0.0);
-    for part in parts.chunks_exact(total.len()) {
-        total.iter_mut().zip(part).for_each(|(sum, x)| *sum += x);
-    }
+    let len = total.len();
+    let pieces = total.chunks_mut(CACHED).enumerate();
+    share_out(pieces, parts.len() >= PARALLEL_NUMBERS, |(at, piece)| {
+        piece.fill(0.0);
+        for part in parts.chunks_exact(len) {
+            add(&part[at * CACHED..][..piece.len()], piece);
+        }
+    });
 }
 
-/// How the gradient of the sums is laid out: `[G, rows, columns, outputs in whole vectors]`, with zeros around the windows
-/// where windows would be that cover a pixel but do not exist.
+/// How the gradient of the sums is laid out: `[G, OH, OW, outputs in whole vectors]`.
 struct Sums {
-    /// Rows and columns before the first window.
-    before: [usize; 2],
-    columns: usize,
     outputs: usize,
     /// Outputs in whole vectors.
     whole: usize,
+    /// Rows and columns of windows.
     windows: [usize; 2],
     /// Numbers of an image.
     size: usize,
 }
 
 impl Sums {
-    fn new(windows: &Windows, outputs: usize, of_images: bool) -> Self {
+    fn new(windows: &Windows, outputs: usize) -> Self {
         let whole = whole_columns(outputs);
-        // Windows that cover a pixel, and those past the last window which the last pixel asks for.
-        let around = |axis: usize| {
-            let (stride, padding) = (windows.geometry.stride[axis], windows.geometry.padding[axis]);
-            let last = (windows.input[axis] - 1 + padding) / stride;
-            (windows.kernel[axis].div_ceil(stride) - 1, (last + 1).saturating_sub(windows.output[axis]))
-        };
-        let [(top, bottom), (left, right)] =
-            if of_images { [around(0), around(1)] } else { [(0, 0), (0, 0)] };
-        let columns = left + windows.output[1] + right;
-        Self {
-            before: [top, left],
-            columns,
-            outputs,
-            whole,
-            windows: windows.output,
-            size: (top + windows.output[0] + bottom) * columns * whole,
-        }
+        Self { outputs, whole, windows: windows.output, size: windows.count() * whole }
     }
 
     /// Numbers of a row of windows.
-    fn row(&self, windows: &Windows) -> usize {
-        windows.output[1] * self.whole
+    fn row(&self) -> usize {
+        self.windows[1] * self.whole
     }
 
-    /// The pixel of the first window of a row, counted through all images.
-    fn place(&self, image: usize, row: usize) -> usize {
-        image * (self.size / self.whole) + (self.before[0] + row) * self.columns + self.before[1]
-    }
-
-    /// Computes the gradient of the sums for some images, and adds it up into `of_bias`; what lies around stays as it is.
+    /// Computes the gradient of the sums for some images, and adds it up into `of_bias`.
     fn gradient(&self, y: &[f32], grad: &[f32], activation: Activation, dz: &mut [f32], of_bias: &mut [f32]) {
-        let row = self.windows[1] * self.outputs;
-        for (at, (y, grad)) in y.chunks_exact(row).zip(grad.chunks_exact(row)).enumerate() {
-            let place = self.place(at / self.windows[0], at % self.windows[0]) * self.whole;
-            sums_gradient(y, grad, activation, &mut dz[place..][..self.windows[1] * self.whole], of_bias);
-        }
+        let images = y.len() / (self.windows[0] * self.windows[1] * self.outputs);
+        sums_gradient(y, grad, activation, &mut dz[..images * self.size], of_bias);
     }
 
     /// The path of the weight's gradient through `count` images: a segment for each row of windows.
     fn segments(&self, walk: &Walk, count: usize) -> Vec<Segment> {
         let segment = |image: usize, row: usize| Segment {
             left: image * walk.size + row * walk.steps[1],
-            right: self.place(image, row),
+            right: (image * self.windows[0] + row) * self.windows[1],
         };
         (0..count).flat_map(|image| (0..self.windows[0]).map(move |row| segment(image, row))).collect()
     }
 }
 
-/// Pixels whose gradients are made in the same way.
+/// Pixels whose row and column leave the same remainders by the stride, which the same numbers of the weight cover.
 struct Phase {
+    /// Those numbers, as a right factor `[rows * columns * O, C]`.
     right: Scratch,
-    /// For each pixel of a group of images: where the first window is that covers it, and where the pixel is.
+    /// By the windows that there are of those that would cover a pixel.
+    parts: Vec<Covered>,
+}
+
+/// Pixels that are covered by windows of the same rows and columns, counted from the first one that would cover them.
+struct Covered {
+    /// For each such pixel of a group of images: where the gradient of its windows is, and where the pixel is.
     rows: Vec<usize>,
     to: Vec<usize>,
+    /// A segment for each row of windows.
     segments: Vec<Segment>,
     length: usize,
 }
@@ -205,29 +203,25 @@ struct Phase {
 impl Phase {
     /// Writes the gradients of this phase's pixels of as many images as `d_images` has.
     fn apply(&self, dz: &[f32], channels: usize, d_images: &mut [f32]) {
-        // Rows are in the order of images: leave out those of images that are not there.
-        let rows = self.to.partition_point(|to| *to < d_images.len());
-        let left = Left {
-            data: dz,
-            rows: &self.rows[..rows],
-            segments: &self.segments,
-            length: self.length,
-            step: 1,
-        };
-        let ends = Ends { bias: &[], add: false, rectify: false };
-        product(left, &self.right, channels, ends, &self.to[..rows], d_images);
+        for Covered { rows, to, segments, length } in &self.parts {
+            // Rows are in the order of images: leave out those of images that are not there.
+            let count = to.partition_point(|to| *to < d_images.len());
+            let left = Left { data: dz, rows: &rows[..count], segments, length: *length, step: 1 };
+            let ends = Ends { bias: &[], add: false, rectify: false };
+            product(left, &self.right, channels, ends, &to[..count], d_images);
+        }
     }
 }
 
 /// The phases that have any window, with their parts of the weight, for groups of `group` images.
 fn phases(windows: &Windows, channels: usize, sums: &Sums, weight: &[f32], group: usize) -> Vec<Phase> {
-    let [stride, padding] = [windows.geometry.stride, windows.geometry.padding];
+    let stride = windows.geometry.stride;
     let [kernel_height, kernel_width] = windows.kernel;
     let whole = whole_columns(channels);
     let mut phases = vec![];
     for a in 0..stride[0].min(kernel_height) {
         for b in 0..stride[1].min(kernel_width) {
-            // Windows that cover a pixel of this phase, in either direction.
+            // Windows that would cover a pixel of this phase, in either direction.
             let [rows, columns] =
                 [(kernel_height - a).div_ceil(stride[0]), (kernel_width - b).div_ceil(stride[1])];
             let mut right = Scratch::zeros(rows * columns * sums.whole * whole);
@@ -241,35 +235,77 @@ fn phases(windows: &Windows, channels: usize, sums: &Sums, weight: &[f32], group
                     }
                 }
             }
-            let pixels = |axis: usize, remainder: usize, count: usize| {
-                let (stride, padding, before) = (stride[axis], padding[axis], sums.before[axis]);
-                (0..windows.input[axis])
-                    .filter(move |pixel| (pixel + padding) % stride == remainder)
-                    .map(move |pixel| (pixel, (pixel + padding) / stride + before + 1 - count))
-            };
-            let (mut from, mut to) = (vec![], vec![]);
-            for (y, row) in pixels(0, a, rows) {
-                for (x, column) in pixels(1, b, columns) {
-                    from.push((row * sums.columns + column) * sums.whole);
-                    to.push((y * windows.input[1] + x) * channels);
-                }
-            }
-            let segment =
-                |t: usize| Segment { left: t * sums.columns * sums.whole, right: t * columns * sums.whole };
-            phases.push(Phase {
-                right,
-                rows: repeated(&from, group, sums.size),
-                to: repeated(&to, group, windows.pixels() * channels),
-                segments: (0..rows).map(segment).collect(),
-                length: columns * sums.whole,
+            let vertical = lines(windows, 0, a, rows);
+            let horizontal = lines(windows, 1, b, columns);
+            let parts = vertical.iter().flat_map(|down| {
+                horizontal.iter().map(move |across| Covered::new(windows, channels, sums, group, columns, [down, across]))
             });
+            phases.push(Phase { right, parts: parts.collect() });
         }
     }
     phases
 }
 
+/// Rows, or columns, of pixels that windows at the same places cover.
+struct Lines {
+    /// Which of the windows that would cover a pixel there are.
+    there: Range<usize>,
+    /// Each pixel with the first window that covers it.
+    pixels: Vec<(usize, usize)>,
+}
+
+/// The pixels along `axis` that leave `remainder`, which `count` windows would cover, by those that do.
+fn lines(windows: &Windows, axis: usize, remainder: usize, count: usize) -> Vec<Lines> {
+    let (stride, padding) = (windows.geometry.stride[axis], windows.geometry.padding[axis]);
+    let mut lines: Vec<Lines> = vec![];
+    for pixel in (0..windows.input[axis]).filter(|pixel| (pixel + padding) % stride == remainder) {
+        // The last window that would cover it; the first one is `count - 1` before that, perhaps before all others.
+        let last = (pixel + padding) / stride;
+        let (first, end) = ((last + 1).saturating_sub(count), (last + 1).min(windows.output[axis]));
+        let (first, there) = match first < end {
+            true => (first, first + count - (last + 1)..end + count - (last + 1)),
+            false => (0, 0..0),
+        };
+        match lines.iter_mut().find(|lines| lines.there == there) {
+            Some(lines) => lines.pixels.push((pixel, first)),
+            None => lines.push(Lines { there, pixels: vec![(pixel, first)] }),
+        }
+    }
+    lines
+}
+
+impl Covered {
+    /// The pixels of some rows and columns, of a phase whose pixels `columns` windows would cover side by side.
+    fn new(
+        windows: &Windows,
+        channels: usize,
+        sums: &Sums,
+        group: usize,
+        columns: usize,
+        [down, across]: [&Lines; 2],
+    ) -> Self {
+        let (mut from, mut to) = (vec![], vec![]);
+        for (y, row) in &down.pixels {
+            for (x, column) in &across.pixels {
+                from.push(row * sums.row() + column * sums.whole);
+                to.push((y * windows.input[1] + x) * channels);
+            }
+        }
+        let segment = |(at, t): (usize, usize)| Segment {
+            left: at * sums.row(),
+            right: (t * columns + across.there.start) * sums.whole,
+        };
+        Self {
+            rows: repeated(&from, group, sums.size),
+            to: repeated(&to, group, windows.pixels() * channels),
+            segments: down.there.clone().enumerate().map(segment).collect(),
+            length: across.there.len() * sums.whole,
+        }
+    }
+}
+
 dispatch! {
-    /// The gradient of a row of sums, from that of what the activation made of them, and its sums by output.
+    /// The gradient of sums, from that of what the activation made of them, and its sums by output.
     fn sums_gradient(y: &[f32], grad: &[f32], activation: Activation, dz: &mut [f32], of_bias: &mut [f32]) = sums_gradient_body;
     /// Leaves only the gradients of numbers above 0.
     pub(super) fn rectified_gradient(numbers: &[f32], grad: &mut [f32]) = rectified_gradient_body;

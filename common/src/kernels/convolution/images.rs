@@ -142,6 +142,9 @@ fn place(images: Images<'_>, image: usize, windows: &Windows, out: &mut [f32]) {
     let [top, left] = windows.geometry.padding;
     let channels = out.len() / (padded_height * padded_width);
     let size = height * width * channels;
+    if (top, left) == (0, 0) {
+        return write(images, image * size, out);
+    }
     // A plane of its own for each channel, or one for all.
     let (planes, depth) = match images {
         Images::Bytes { order: PixelOrder::Planar, .. } => (channels, 1),
@@ -151,13 +154,17 @@ fn place(images: Images<'_>, image: usize, windows: &Windows, out: &mut [f32]) {
         for y in 0..height {
             let from = image * size + (plane * height + y) * width * depth;
             let to = ((plane * padded_height + top + y) * padded_width + left) * depth;
-            let out = &mut out[to..][..width * depth];
-            match images {
-                Images::Floats(numbers) => out.copy_from_slice(&numbers[from..][..width * depth]),
-                Images::Rectified(numbers) => rectify(&numbers[from..][..width * depth], out),
-                Images::Bytes { bytes, scale, .. } => widen(&bytes[from..][..width * depth], scale, out),
-            }
+            write(images, from, &mut out[to..][..width * depth]);
         }
+    }
+}
+
+/// Fills `out` with the numbers of `images` from `from` on.
+fn write(images: Images<'_>, from: usize, out: &mut [f32]) {
+    match images {
+        Images::Floats(numbers) => out.copy_from_slice(&numbers[from..][..out.len()]),
+        Images::Rectified(numbers) => rectify(&numbers[from..][..out.len()], out),
+        Images::Bytes { bytes, scale, .. } => widen(&bytes[from..][..out.len()], scale, out),
     }
 }
 

@@ -24,6 +24,7 @@ const B: usize = 32;
 
 fn main() {
     impresario_common::process::limit_threads(1);
+    impresario_common::process::keep_freed_memory();
     divan::main();
 }
 

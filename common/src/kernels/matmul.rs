@@ -23,6 +23,12 @@ const PARALLEL_WORK: usize = 1 << 26;
 /// Numbers from which on laying them out is worth the start of threads.
 const PARALLEL_PACKING: usize = 1 << 18;
 
+/// Panels from which on the left factor is laid out tile by tile for them.
+const TILING_PANELS: usize = 4;
+
+/// Tiles that a thread lays out at a time.
+const TILES_A_JOB: usize = 32;
+
 /// Pieces of work for each thread: where one of them is held up, the others do more.
 const JOBS_A_THREAD: usize = 4;
 
@@ -68,15 +74,18 @@ pub(super) fn matmul(
     out: &mut [f32],
 ) {
     assert!(out.len() >= m * n, "product is too short");
-    let product = Product { m, n, k, left, right, init, out: out.as_mut_ptr() };
-    let worthwhile = 2 * m * n * k >= PARALLEL_WORK;
-    let threads = if worthwhile { super::threads() } else { 1 };
-    if threads == 1 {
+    let product = Product { m, n, k, left, tiles: None, right, init, out: out.as_mut_ptr() };
+    if 2 * m * n * k < PARALLEL_WORK {
         return product_part(product, 0..m, 0..n);
     }
-    // Whole panels, which no two threads then copy; rows only where there are too few of them.
-    let panel = panel_width();
+    let (threads, panel) = (super::threads(), panel_width());
     let panels = n.div_ceil(panel);
+    let mut tiles = TILES.take();
+    let product = match panels >= TILING_PANELS && m >= 4 * TILE_ROWS {
+        true => Product { tiles: Some(lay_out_tiles(m, k, left, &mut tiles)), ..product },
+        false => product,
+    };
+    // Whole panels, which no two threads then copy; rows only where there are too few of them.
     let wanted = JOBS_A_THREAD * threads;
     let width = panels.div_ceil(wanted) * panel;
     let height = m.div_ceil(wanted.div_ceil(panels)).next_multiple_of(TILE_ROWS);
@@ -85,7 +94,26 @@ pub(super) fn matmul(
         .flat_map(|row| (0..n).step_by(width).map(move |column| (row, column)))
         .map(|(row, column)| (row..m.min(row + height), column..n.min(column + width)))
         .collect();
-    share_out(jobs.into_iter(), true, |(rows, columns)| product_part(product, rows, columns));
+    share_out(jobs.into_iter(), threads > 1, |(rows, columns)| product_part(product, rows, columns));
+    TILES.set(tiles);
+}
+
+/// Lays out the left factor `[m, k]` tile by tile, so that a tile's numbers are met in the order in which they lie. Whatever is multiplied by
+/// many panels is read once with its strides then, instead of once a panel.
+fn lay_out_tiles<'a>(m: usize, k: usize, left: Left<'_>, tiles: &'a mut Vec<f32>) -> &'a [f32] {
+    assert!(left.data.len() >= extent(m, left.row_stride, k, left.depth_stride), "left factor is too short");
+    let rows = m.next_multiple_of(TILE_ROWS);
+    tiles.resize(rows * k, 0.0);
+    let blocks = tiles.chunks_mut((rows * DEPTH_BLOCK).max(1)).enumerate();
+    let jobs: Vec<_> = blocks
+        .flat_map(|(block, tiles)| {
+            let depth = block * DEPTH_BLOCK..k.min((block + 1) * DEPTH_BLOCK);
+            let few = tiles.chunks_mut(TILES_A_JOB * TILE_ROWS * depth.len()).enumerate();
+            few.map(move |(few, tiles)| (few * TILES_A_JOB * TILE_ROWS, depth.clone(), tiles))
+        })
+        .collect();
+    share_out(jobs.into_iter(), true, |(row, depth, tiles)| lay_out(left, row..m, depth, tiles));
+    tiles
 }
 
 /// A product, of which threads compute parts.
@@ -95,6 +123,9 @@ struct Product<'a> {
     n: usize,
     k: usize,
     left: Left<'a>,
+    /// The left factor as [`lay_out_tiles`] lays it out, where that pays: for each block of depth, and in it for each tile, the rows' numbers of
+    /// one depth after those of another.
+    tiles: Option<&'a [f32]>,
     right: Right<'a>,
     init: Init<'a>,
     /// `[m, n]`.
@@ -117,6 +148,9 @@ pub(super) fn pack_transposed(weight: &[f32], n: usize, k: usize, packed: &mut V
 
 dispatch! {
     fn product_part(product: Product<'_>, rows: Range<usize>, columns: Range<usize>) = product_part_body;
+
+    /// Lays out tiles of the left factor: those from the first of `rows` on for which there is room, over some depth.
+    fn lay_out(left: Left<'_>, rows: Range<usize>, depth: Range<usize>, tiles: &mut [f32]) = lay_out_body;
 
     /// Lays out the transpose of `rows` `[width, k]`.
     fn pack_panel(rows: &[f32], k: usize, packed: &mut [f32]) = pack_panel_body;
@@ -141,6 +175,36 @@ fn lanes_body<S: Simd>() -> usize {
     S::LANES
 }
 
+#[inline(always)]
+fn lay_out_body<S: Simd>(left: Left<'_>, rows: Range<usize>, depth: Range<usize>, tiles: &mut [f32]) {
+    for (tile, out) in tiles.chunks_exact_mut(TILE_ROWS * depth.len()).enumerate() {
+        let first = rows.start + tile * TILE_ROWS;
+        let (out, _) = out.as_chunks_mut::<TILE_ROWS>();
+        if rows.end - first < TILE_ROWS || left.row_stride == 1 {
+            let there = TILE_ROWS.min(rows.end - first);
+            for (p, out) in depth.clone().zip(out) {
+                for (r, out) in out[..there].iter_mut().enumerate() {
+                    *out = left.data[(first + r) * left.row_stride + p * left.depth_stride];
+                }
+            }
+            continue;
+        }
+        let len = (depth.len() - 1) * left.depth_stride + 1;
+        let rows: [&[f32]; TILE_ROWS] = std::array::from_fn(|r| {
+            &left.data[(first + r) * left.row_stride + depth.start * left.depth_stride..][..len]
+        });
+        if left.depth_stride == 1 {
+            for (p, out) in out.iter_mut().enumerate() {
+                *out = std::array::from_fn(|r| rows[r][p]);
+            }
+        } else {
+            for (p, out) in out.iter_mut().enumerate() {
+                *out = std::array::from_fn(|r| rows[r][p * left.depth_stride]);
+            }
+        }
+    }
+}
+
 /// Columns of which a panel is transposed at a time: a line of each row is read once, and what is written stays in the cache.
 const PACKING_BLOCK: usize = 16;
 
@@ -148,16 +212,25 @@ const PACKING_BLOCK: usize = 16;
 fn pack_panel_body<S: Simd>(rows: &[f32], k: usize, packed: &mut [f32]) {
     let width = packed.len() / k;
     let there = rows.len() / k;
+    // Columns that a vector of numbers, one from each row, fills.
+    let whole = if S::LANES * k <= i32::MAX as usize { there / S::LANES * S::LANES } else { 0 };
     for (block, packed) in packed.chunks_mut(PACKING_BLOCK * width).enumerate() {
         let first = block * PACKING_BLOCK;
-        for (column, row) in rows.chunks_exact(k).enumerate() {
+        for column in (0..whole).step_by(S::LANES) {
+            for (at, packed) in packed.chunks_exact_mut(width).enumerate() {
+                // SAFETY: below `dispatch!`; `LANES` rows from `column` on are there, and as many columns.
+                unsafe {
+                    let numbers = S::gather(rows.as_ptr().add(column * k + first + at), k);
+                    S::store(packed[column..column + S::LANES].as_mut_ptr(), numbers);
+                }
+            }
+        }
+        for (column, row) in rows.chunks_exact(k).enumerate().skip(whole) {
             for (packed, value) in packed.chunks_exact_mut(width).zip(&row[first..]) {
                 packed[column] = *value;
             }
         }
-        if there < width {
-            packed.chunks_exact_mut(width).for_each(|packed| packed[there..].fill(0.0));
-        }
+        packed.chunks_exact_mut(width).for_each(|packed| packed[there..].fill(0.0));
     }
 }
 
@@ -176,6 +249,8 @@ fn pack_rows_body<S: Simd>(rows: &[f32], n: usize, k: usize, packed: &mut Vec<f3
 }
 
 thread_local! {
+    /// A left factor laid out tile by tile, kept for the next product.
+    static TILES: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
     /// A block of `B` copied so that its rows lie together, kept for the next product.
     static PANEL: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
@@ -188,9 +263,12 @@ fn extent(rows: usize, row_stride: usize, columns: usize, column_stride: usize) 
 /// Computes some rows and columns of `product`; the first column begins a panel.
 #[inline(always)]
 fn product_part_body<S: Simd>(product: Product<'_>, rows: Range<usize>, columns: Range<usize>) {
-    let Product { n, k, left, right, init, .. } = product;
+    let Product { n, k, left, tiles, right, init, .. } = product;
     assert!(rows.end <= product.m && columns.end <= n, "a part reaches beyond its product");
-    assert!(left.data.len() >= extent(rows.end, left.row_stride, k, left.depth_stride), "left factor is too short");
+    assert!(
+        left.data.len() >= extent(rows.end, left.row_stride, k, left.depth_stride),
+        "left factor is too short"
+    );
     if let Init::Row(row) = init {
         assert!(row.len() >= n, "initial row is too short");
     }
@@ -200,9 +278,15 @@ fn product_part_body<S: Simd>(product: Product<'_>, rows: Range<usize>, columns:
             assert!(data.len() >= k * n.next_multiple_of(S::LANES), "packed factor is too short")
         }
     }
+    let whole_rows = product.m.next_multiple_of(TILE_ROWS);
+    if let Some(tiles) = tiles {
+        assert!(
+            tiles.len() >= whole_rows * k && rows.start.is_multiple_of(TILE_ROWS),
+            "tiles do not fit the product"
+        );
+    }
     let m = rows.len();
-    let (left_start, out) =
-        (left.data.as_ptr().wrapping_add(rows.start * left.row_stride), product.out.wrapping_add(rows.start * n));
+    let out = product.out.wrapping_add(rows.start * n);
     let panel = S::LANES * S::TILE_VECTORS;
     let pack = matches!(right, Right::Rows(_)) && n > panel && m > 4 * TILE_ROWS;
     // Taken out rather than borrowed: the body of a closure would be compiled without the target features.
@@ -213,14 +297,30 @@ fn product_part_body<S: Simd>(product: Product<'_>, rows: Range<usize>, columns:
         let init = if depth == 0 { init } else { Init::Accumulate };
         for column in columns.clone().step_by(panel) {
             let width = (n - column).min(panel);
+            let left = match tiles {
+                Some(tiles) => Rows {
+                    start: tiles.as_ptr().wrapping_add(depth * whole_rows + rows.start * block),
+                    step: block,
+                    row: 1,
+                    depth: TILE_ROWS,
+                },
+                None => Rows {
+                    start: left
+                        .data
+                        .as_ptr()
+                        .wrapping_add(rows.start * left.row_stride + depth * left.depth_stride),
+                    step: left.row_stride,
+                    row: left.row_stride,
+                    depth: left.depth_stride,
+                },
+            };
             let panel = Panel {
                 m,
                 block,
                 width,
                 n,
-                left: left_start.wrapping_add(depth * left.depth_stride),
-                left_row: left.row_stride,
-                left_depth: left.depth_stride,
+                left,
+                tiled: tiles.is_some(),
                 out: out.wrapping_add(column),
                 init: match init {
                     Init::Zero => Start::Zero,
@@ -268,6 +368,17 @@ enum Start {
     Accumulate,
 }
 
+/// Where the numbers of the left factor are.
+#[derive(Clone, Copy)]
+struct Rows {
+    start: *const f32,
+    /// From a row to the next, for the first row of a tile.
+    step: usize,
+    /// From a row of a tile to the next, and from one depth to the next.
+    row: usize,
+    depth: usize,
+}
+
 /// A panel of `C`: all rows, `width` columns, and the block of depth being added.
 #[derive(Clone, Copy)]
 struct Panel {
@@ -275,9 +386,9 @@ struct Panel {
     block: usize,
     width: usize,
     n: usize,
-    left: *const f32,
-    left_row: usize,
-    left_depth: usize,
+    left: Rows,
+    /// Whether the left factor lies tile by tile.
+    tiled: bool,
     out: *mut f32,
     init: Start,
 }
@@ -312,7 +423,7 @@ impl Panel {
             1 => {
                 // Six sums would wait for each other: a narrow tile is twice as high.
                 let mut row = 0;
-                while self.m - row >= 2 * TILE_ROWS {
+                while !self.tiled && self.m - row >= 2 * TILE_ROWS {
                     // SAFETY: the caller vouches for the panel; the tile's rows are below `m`.
                     unsafe { self.tile::<S, { 2 * TILE_ROWS }, 1>(row, right, right_row, readable) }
                     row += 2 * TILE_ROWS;
@@ -374,7 +485,7 @@ impl Panel {
                     }
                 }
             }
-            let mut left = self.left.add(row * self.left_row);
+            let mut left = self.left.start.add(row * self.left.step);
             let mut right = right;
             macro_rules! step {
                 ($load_last:expr) => {{
@@ -384,12 +495,12 @@ impl Panel {
                         *factor = if v + 1 < VECTORS { S::load(from) } else { $load_last(from) };
                     }
                     for r in 0..ROWS {
-                        let a = S::splat(*left.add(r * self.left_row));
+                        let a = S::splat(*left.add(r * self.left.row));
                         for v in 0..VECTORS {
                             sums[r][v] = S::fma(a, factors[v], sums[r][v]);
                         }
                     }
-                    left = left.wrapping_add(self.left_depth);
+                    left = left.wrapping_add(self.left.depth);
                     right = right.wrapping_add(right_row);
                 }};
             }

@@ -77,9 +77,13 @@ pub fn rmsprop_step(
     match momentum {
         Some(buffer) => {
             assert_eq!(grads.len(), buffer.len(), "RMSProp's slices differ in length");
-            share_out(jobs.zip(buffer.chunks_mut(CHUNK)), worthwhile, |(((params, grads), square_avg), buffer)| {
-                rmsprop_with_momentum(params, grads, square_avg, buffer, step);
-            });
+            share_out(
+                jobs.zip(buffer.chunks_mut(CHUNK)),
+                worthwhile,
+                |(((params, grads), square_avg), buffer)| {
+                    rmsprop_with_momentum(params, grads, square_avg, buffer, step);
+                },
+            );
         }
         None => share_out(jobs, worthwhile, |((params, grads), square_avg)| {
             rmsprop_plain(params, grads, square_avg, step);

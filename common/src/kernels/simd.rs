@@ -97,6 +97,8 @@ pub(crate) trait Simd: Isa {
     unsafe fn load_first(from: *const f32, count: usize) -> Self::Vector;
     /// Writes the first `count <= LANES` numbers.
     unsafe fn store_first(to: *mut f32, value: Self::Vector, count: usize);
+    /// Reads `LANES` numbers that are `stride` apart; all of them lie within `i32::MAX` numbers.
+    unsafe fn gather(from: *const f32, stride: usize) -> Self::Vector;
     /// `a + b`.
     unsafe fn add(a: Self::Vector, b: Self::Vector) -> Self::Vector;
     /// `max(a, 0)`; NaN stays NaN.
@@ -151,6 +153,11 @@ impl Simd for Portable {
             // SAFETY: the caller vouches for `count` numbers at `to`.
             unsafe { *to.add(lane) = number };
         }
+    }
+    #[inline(always)]
+    unsafe fn gather(from: *const f32, stride: usize) -> [f32; 4] {
+        // SAFETY: the caller vouches for four numbers, `stride` apart, from `from` on.
+        std::array::from_fn(|lane| unsafe { *from.add(lane * stride) })
     }
     #[inline(always)]
     unsafe fn add(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
@@ -229,6 +236,14 @@ mod x86 {
             unsafe { _mm256_maskstore_ps(to, mask(count), value) }
         }
         #[inline(always)]
+        unsafe fn gather(from: *const f32, stride: usize) -> __m256 {
+            // SAFETY: AVX2 is present by `Simd`'s contract; the caller vouches for eight numbers, `stride` apart.
+            unsafe {
+                let lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+                _mm256_i32gather_ps::<4>(from, _mm256_mullo_epi32(lanes, _mm256_set1_epi32(stride as i32)))
+            }
+        }
+        #[inline(always)]
         unsafe fn add(a: __m256, b: __m256) -> __m256 {
             // SAFETY: AVX2 is present by `Simd`'s contract.
             unsafe { _mm256_add_ps(a, b) }
@@ -287,6 +302,14 @@ mod x86 {
         unsafe fn store_first(to: *mut f32, value: __m512, count: usize) {
             // SAFETY: AVX-512 is present by `Simd`'s contract; lanes beyond `count` are not written.
             unsafe { _mm512_mask_storeu_ps(to, ((1u32 << count) - 1) as u16, value) }
+        }
+        #[inline(always)]
+        unsafe fn gather(from: *const f32, stride: usize) -> __m512 {
+            // SAFETY: AVX-512 is present by `Simd`'s contract; the caller vouches for sixteen numbers, `stride` apart.
+            unsafe {
+                let lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+                _mm512_i32gather_ps::<4>(_mm512_mullo_epi32(lanes, _mm512_set1_epi32(stride as i32)), from)
+            }
         }
         #[inline(always)]
         unsafe fn add(a: __m512, b: __m512) -> __m512 {

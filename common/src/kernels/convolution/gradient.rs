@@ -238,7 +238,9 @@ fn phases(windows: &Windows, channels: usize, sums: &Sums, weight: &[f32], group
             let vertical = lines(windows, 0, a, rows);
             let horizontal = lines(windows, 1, b, columns);
             let parts = vertical.iter().flat_map(|down| {
-                horizontal.iter().map(move |across| Covered::new(windows, channels, sums, group, columns, [down, across]))
+                horizontal
+                    .iter()
+                    .map(move |across| Covered::new(windows, channels, sums, group, columns, [down, across]))
             });
             phases.push(Phase { right, parts: parts.collect() });
         }

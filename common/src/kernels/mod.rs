@@ -45,7 +45,7 @@ pub use activation::activate;
 pub use arrays::{all_below, count_cut, elements};
 pub use convolution::{
     Geometry, ImageLayer, PackedImageLayers, PixelOrder, Pixels, convolution, convolution_of_bytes,
-    image_layers, max_pool, residual_block,
+    image_features, image_layers, max_pool, residual_block,
 };
 pub use device::{composed, is_fused};
 pub use elementwise::{all_finite, exp, ln, sum_squares, tanh};

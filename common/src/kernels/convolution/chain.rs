@@ -57,10 +57,9 @@ impl Chain {
         Ok(Self { pixels, input: sizes.iter().product(), stages, part: part.unwrap_or(1) })
     }
 
-    /// `[N, H', W', O]`.
-    fn shape(&self, images: usize) -> Shape {
-        let [height, width, outputs] = self.stages[self.stages.len() - 1].output;
-        (images, height, width, outputs).into()
+    /// Height, width and channels of what comes out.
+    pub(super) fn output(&self) -> [usize; 3] {
+        self.stages[self.stages.len() - 1].output
     }
 
     /// Numbers that an image gives.
@@ -199,7 +198,7 @@ impl CustomOp2 for Operation {
         let images = of_storage(chain.pixels, images, images_layout)?;
         chain.forward(&chain.ready(&parameters), images, chain.part, Some(&mut kept), &mut out);
         *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);
-        Ok((CpuStorage::F32(out), chain.shape(count)))
+        Ok((CpuStorage::F32(out), (count, chain.outputs()).into()))
     }
 
     fn bwd(
@@ -331,7 +330,7 @@ impl PackedImageLayers {
         Chain::new(pixels, sizes, layers)?.packed(&parameters)
     }
 
-    /// What [`image_layers`](super::image_layers) gives for `images`, outside any graph.
+    /// What [`image_features`](super::image_features) gives for `images`, outside any graph.
     ///
     /// # Errors
     /// If the images are of another size or type.
@@ -350,6 +349,6 @@ impl PackedImageLayers {
         // Few images are shared out evenly.
         let part = chain.part.min(count.div_ceil(threads())).max(1);
         chain.forward(&self.stages, of_storage(chain.pixels, storage, layout)?, part, None, &mut out);
-        Tensor::from_vec(out, chain.shape(count), images.device())
+        Tensor::from_vec(out, (count, chain.outputs()), images.device())
     }
 }

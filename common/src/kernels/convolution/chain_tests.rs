@@ -91,7 +91,7 @@ fn packed_layers_give_what_the_others_give_and_refuse_other_images() {
     for count in [0, 1, 30] {
         let bytes = (0..count * 2 * 9 * 8).map(|i| (i * 31 % 251) as u8).collect();
         let images = Tensor::from_vec::<_, u8>(bytes, (count, 2, 9, 8), &Device::Cpu).unwrap();
-        let learning = image_layers(&images, pixels, &layers(&vars)).unwrap();
+        let learning = image_features(&images, pixels, &layers(&vars)).unwrap();
         let acting = packed.apply(&images).unwrap();
         assert_eq!((acting.dims(), flat(&acting)), (learning.dims(), flat(&learning)));
     }

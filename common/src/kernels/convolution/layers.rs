@@ -114,7 +114,7 @@ impl<'a> ImageLayer<'a> {
     }
 }
 
-/// Applies `layers` one after another to images that lie as `pixels` says: `[N, H', W', O]`.
+/// Applies `layers` one after another to images that lie as `pixels` says: `[N, H' W' O]`, the numbers of each image as they lie.
 ///
 /// On the CPU it is one operation in the graph: images go through all layers a few at a time, so that what is between layers stays
 /// in the caches; what the gradient needs of it lies in memory that is used again. The gradient leaves out images
@@ -122,7 +122,7 @@ impl<'a> ImageLayer<'a> {
 ///
 /// # Errors
 /// If an element type is not what it should be, a shape does not fit, or the tensors are on different devices.
-pub fn image_layers(images: &Tensor, pixels: Pixels, layers: &[ImageLayer<'_>]) -> Result<Tensor> {
+pub fn image_features(images: &Tensor, pixels: Pixels, layers: &[ImageLayer<'_>]) -> Result<Tensor> {
     let [_, sizes @ ..] = pixels.sizes(images)?;
     let chain = Chain::new(pixels, sizes, layers)?;
     if !is_fused(images.device()) {
@@ -133,9 +133,19 @@ pub fn image_layers(images: &Tensor, pixels: Pixels, layers: &[ImageLayer<'_>]) 
         for layer in layers {
             images = layer.composed(&images)?;
         }
-        return Ok(images);
+        return images.flatten_from(1);
     }
     chain.apply(images, layers)
+}
+
+/// [`image_features`] as images again: `[N, H', W', O]`.
+///
+/// # Errors
+/// As there.
+pub fn image_layers(images: &Tensor, pixels: Pixels, layers: &[ImageLayer<'_>]) -> Result<Tensor> {
+    let [count, sizes @ ..] = pixels.sizes(images)?;
+    let [height, width, outputs] = Chain::new(pixels, sizes, layers)?.output();
+    image_features(images, pixels, layers)?.reshape((count, height, width, outputs))
 }
 
 /// What a layer does, as far as shapes tell.

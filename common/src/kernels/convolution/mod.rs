@@ -38,7 +38,7 @@ use super::Activation;
 
 pub use chain::PackedImageLayers;
 pub use geometry::Geometry;
-pub use layers::{ImageLayer, Pixels, image_layers};
+pub use layers::{ImageLayer, Pixels, image_features, image_layers};
 
 /// In which order the bytes of an image lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -6,7 +6,7 @@ use candle_core::Tensor;
 
 use super::image::Image;
 use super::packed::PackedTrunk;
-use crate::kernels::{Activation, Geometry, ImageLayer, Pixels, image_layers};
+use crate::kernels::{Activation, Geometry, ImageLayer, Pixels, image_features};
 use crate::policy::error::PolicyError;
 use crate::policy::layers::{Convolution, ConvolutionSpec};
 use crate::policy::parameters::ParameterSpec;
@@ -134,7 +134,7 @@ impl Convolutional {
         Ok(())
     }
 
-    /// `[N, H', W', O]` for images that lie as `pixels` says.
+    /// `[N, H' W' O]` for images that lie as `pixels` says.
     ///
     /// # Errors
     /// If the images have another size.
@@ -143,12 +143,12 @@ impl Convolutional {
             return Ok(packed.apply(images)?);
         }
         if let Some(layers) = self.as_layers() {
-            return Ok(image_layers(images, pixels, &layers)?);
+            return Ok(image_features(images, pixels, &layers)?);
         }
         let mut x = images.clone();
         for (layer, convolution) in self.layers.iter().enumerate() {
             x = convolution.forward(&x, if layer == 0 { pixels } else { Pixels::Numbers })?;
         }
-        Ok(x)
+        Ok(x.flatten_from(1)?)
     }
 }

@@ -142,8 +142,8 @@ impl Trunk {
         };
         Ok(match self {
             Self::None => input.clone(),
-            Self::Convolutional(trunk, picture) => trunk.forward(input, pixels(picture))?.flatten_from(1)?,
-            Self::Residual(trunk, picture) => trunk.forward(input, pixels(picture))?.flatten_from(1)?,
+            Self::Convolutional(trunk, picture) => trunk.forward(input, pixels(picture))?,
+            Self::Residual(trunk, picture) => trunk.forward(input, pixels(picture))?,
         })
     }
 }

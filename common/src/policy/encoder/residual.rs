@@ -199,7 +199,7 @@ impl Residual {
         Ok(())
     }
 
-    /// `[N, H', W', O]` for images that lie as `pixels` says.
+    /// `[N, H' W' O]` for images that lie as `pixels` says.
     ///
     /// # Errors
     /// If the images have another size.
@@ -208,7 +208,7 @@ impl Residual {
             return Ok(packed.apply(images)?);
         }
         if let Some(layers) = self.as_layers() {
-            return Ok(kernels::image_layers(images, pixels, &layers)?);
+            return Ok(kernels::image_features(images, pixels, &layers)?);
         }
         let mut x = images.clone();
         for (at, section) in self.sections.iter().enumerate() {
@@ -219,6 +219,6 @@ impl Residual {
                 x = (x + block.second.forward(&inner, Pixels::Numbers)?)?;
             }
         }
-        self.last.apply(&x)
+        Ok(self.last.apply(&x)?.flatten_from(1)?)
     }
 }

@@ -12,7 +12,8 @@
 //! * `admission`: what an unroll costs in the books, among 1, 64 and 512 actors.
 //! * `broadcast`: one version from its publication until every subscriber has it whole.
 //! * `crowd`: with this argument, and nothing else, the same unrolls from 4 actors and from 256 in turns, each with a connection of its
-//!   own; then the same with every actor subscribed to weights, of which a version is published for each batch.
+//!   own; then the same with every actor subscribed to weights, of which a version is published for each batch; then with
+//!   the default run's updates, too.
 //!
 //! After the rest, unless a filter other than `ratios` is given, ingest and plain TCP are timed in turns, and their
 //! ratio is printed.
@@ -43,6 +44,7 @@ use impresario_learner::lives::RunRecord;
 use impresario_learner::roster::Roster;
 use impresario_learner::run::serve;
 use impresario_learner::service::LearnerService;
+use impresario_learner::trainer::Trainer;
 use prost::Message;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
@@ -136,6 +138,17 @@ impl Size {
     }
 }
 
+fn config(size: Size) -> RunConfig {
+    let mut config = RunConfig::default();
+    config.environment.id = size.environment().id;
+    config.rollout.unroll_length = UNROLL_LENGTH;
+    config.learner.batch_size = size.copies();
+    config.learner.max_policy_lag = PolicyLagBound(None);
+    // A crowd comes all at once.
+    config.limits.joins_per_second = 10_000;
+    config
+}
+
 /// A learner without a trainer, and a client's runtime.
 struct Learner {
     intake: Arc<Intake>,
@@ -152,15 +165,12 @@ struct Learner {
 impl Learner {
     /// Serves, and lets one actor join.
     fn start(size: Size) -> Self {
-        let mut config = RunConfig::default();
-        config.environment.id = size.environment().id;
-        config.rollout.unroll_length = UNROLL_LENGTH;
-        config.learner.batch_size = size.copies();
-        config.learner.max_policy_lag = PolicyLagBound(None);
-        // A crowd comes all at once.
-        config.limits.joins_per_second = 10_000;
-        let intake = Arc::new(Intake::new(&config, 0, Accounting::default()));
-        let roster = Arc::new(Roster::new(RunRecord::new(), &config, None, intake.clone()).unwrap());
+        Self::start_with(size, &config(size))
+    }
+
+    fn start_with(size: Size, config: &RunConfig) -> Self {
+        let intake = Arc::new(Intake::new(config, 0, Accounting::default()));
+        let roster = Arc::new(Roster::new(RunRecord::new(), config, None, intake.clone()).unwrap());
         let broadcast = Arc::new(Broadcast::default());
         let service = LearnerService::new(roster, intake.clone(), broadcast.clone());
         let server = impresario_learner::command::runtime().unwrap();
@@ -434,6 +444,9 @@ impl Subscribers {
     /// Publishes a version and waits until every subscriber has it.
     fn publish(&mut self) {
         self.version += 1;
+        // Without it so many would pause.
+        let v1::Identity { actor, incarnation, .. } = self.learner.identity;
+        self.learner.broadcast.need(ActorKey { actor, incarnation }, self.version);
         self.learner.broadcast.publish(Snapshot { version: self.version, weights: self.weights.clone() });
         for _ in 0..self.count {
             assert_eq!(self.arrivals.blocking_recv(), Some(self.version), "nobody skips a version");
@@ -464,14 +477,50 @@ fn broadcast_convolutional(bencher: Bencher<'_, '_>, subscribers: usize) {
 
 /// Unrolls of one turn, from all actors together.
 const CROWD_UNROLLS: usize = 4096;
+/// Unrolls that wait for a trainer at most.
+const QUEUED_UNROLLS: u64 = 64;
 /// Turns of the comparison of few actors with many.
 const CROWD_TURNS: usize = 15;
 
-/// Whether actors of a crowd subscribe to weights.
+/// What a learner does with a crowd's unrolls.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Subscribed {
-    Yes,
-    No,
+enum Use {
+    /// It takes them in.
+    Taken,
+    /// It publishes a version for each batch as well, to which every actor subscribes.
+    Answered,
+    /// It trains on each batch, too, as in a run.
+    Trained,
+}
+
+impl fmt::Display for Use {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Taken => "taken in",
+            Self::Answered => "taken in, weights sent to all",
+            Self::Trained => "trained on, weights sent to all",
+        })
+    }
+}
+
+/// What stands in the trainer's place, until the run is over.
+fn train_crowd(intake: &Intake, broadcast: &Broadcast, used: Use, config: &RunConfig) {
+    let tensor = Tensor::zeros(MLP, candle_core::DType::F32, &Device::Cpu).unwrap();
+    let weights = Weights(vec![("parameters".into(), tensor)]);
+    let mut trainer = Trainer::new(config, &Size::CartPole.environment()).unwrap();
+    let mut version = 0;
+    while let Some(work) = intake.next_batch() {
+        version += 1;
+        let snapshot = match used {
+            Use::Trained => {
+                trainer.train(&work.batch, 0).unwrap();
+                trainer.snapshot().unwrap()
+            }
+            Use::Taken | Use::Answered => Snapshot { version, weights: weights.clone() },
+        };
+        intake.trained(false, version);
+        broadcast.publish(snapshot);
+    }
 }
 
 /// Actors on connections of their own that send what they are told to.
@@ -482,20 +531,16 @@ struct Crowd {
 }
 
 impl Crowd {
-    fn start(actors: usize, subscribed: Subscribed) -> Self {
+    fn start(actors: usize, used: Use) -> Self {
         let size = Size::CartPole;
-        let learner = Learner::start(size);
+        let mut config = config(size);
+        if used == Use::Trained {
+            // So that what is acknowledged is soon trained on.
+            config.learner.queue_bytes = QUEUED_UNROLLS * size.bytes() as u64;
+        }
+        let learner = Learner::start_with(size, &config);
         let (intake, broadcast) = (learner.intake.clone(), learner.broadcast.clone());
-        let tensor = Tensor::zeros(MLP, candle_core::DType::F32, &Device::Cpu).unwrap();
-        let weights = Weights(vec![("parameters".into(), tensor)]);
-        std::thread::spawn(move || {
-            let mut version = 0;
-            while intake.next_batch().is_some() {
-                version += 1;
-                intake.trained(false, version);
-                broadcast.publish(Snapshot { version, weights: weights.clone() });
-            }
-        });
+        std::thread::spawn(move || train_crowd(&intake, &broadcast, used, &config));
         let (tell, acknowledged) = std::sync::mpsc::channel();
         let mut send = vec![];
         for _ in 0..actors {
@@ -505,7 +550,7 @@ impl Crowd {
             learner.client.spawn(async move {
                 let mut client = connect(&url).await;
                 let identity = client.join(join_request(size)).await.unwrap().into_inner().identity.unwrap();
-                if subscribed == Subscribed::Yes {
+                if used != Use::Taken {
                     let request = v1::WatchWeightsRequest { identity: Some(identity.clone()) };
                     let mut chunks = connect(&url).await.watch_weights(request).await.unwrap().into_inner();
                     tokio::spawn(async move { while let Ok(Some(_)) = chunks.message().await {} });
@@ -539,8 +584,8 @@ fn join_request(size: Size) -> v1::JoinRequest {
 
 fn crowd() {
     let steps = (CROWD_UNROLLS * UNROLL_LENGTH * Size::CartPole.copies()) as f64;
-    for subscribed in [Subscribed::No, Subscribed::Yes] {
-        let (mut few, mut many) = (Crowd::start(4, subscribed), Crowd::start(256, subscribed));
+    for used in [Use::Taken, Use::Answered, Use::Trained] {
+        let (mut few, mut many) = (Crowd::start(4, used), Crowd::start(256, used));
         let timed = |crowd: &mut Crowd| {
             let start = Instant::now();
             crowd.send(CROWD_UNROLLS);
@@ -551,7 +596,7 @@ fn crowd() {
         turns.sort_by(|a, b| (a.1 / a.0).total_cmp(&(b.1 / b.0)));
         let (few, many) = turns[CROWD_TURNS / 2];
         println!(
-            "weights {subscribed:?}: {:.2}M steps/s from 4 actors, {:.2}M from 256: {:.2} ({:.2} to {:.2})",
+            "{used}: {:.2}M steps/s from 4 actors, {:.2}M from 256: {:.2} ({:.2} to {:.2})",
             few / 1e6,
             many / 1e6,
             many / few,

@@ -3,6 +3,8 @@
 //! The trainer publishes each version; subscribers are woken and take the newest. A version is encoded when
 //! the first subscriber is ready for it, and not at all if none is before the next one.
 
+mod subscription;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -11,6 +13,10 @@ use tokio::sync::watch;
 
 use impresario_common::policy::{PolicyError, Snapshot};
 use impresario_common::wire::v1::WeightsChunk;
+
+use crate::intake::ActorKey;
+use subscription::Needs;
+pub use subscription::Subscription;
 
 /// Bytes of the encoding in one message: small enough that a connection's other streams are not held up,
 /// large enough that a message's overhead does not show.
@@ -57,6 +63,7 @@ pub struct Broadcast {
     newest: watch::Sender<Option<Arc<Published>>>,
     encodings: AtomicU64,
     bytes_sent: AtomicU64,
+    needs: Needs,
     /// The life of the run that the versions are of.
     life: u64,
 }
@@ -71,7 +78,7 @@ impl Broadcast {
     /// For the versions that a life of the run makes.
     pub fn of_life(life: u64) -> Self {
         let (encodings, bytes_sent) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { newest: watch::Sender::new(None), encodings, bytes_sent, life }
+        Self { newest: watch::Sender::new(None), encodings, bytes_sent, needs: Needs::default(), life }
     }
 
     /// Makes `snapshot` the newest version.
@@ -80,9 +87,14 @@ impl Broadcast {
         self.newest.send_replace(Some(Arc::new(published)));
     }
 
-    /// Sees the newest version, and waits for newer ones.
-    pub fn subscribe(&self) -> watch::Receiver<Option<Arc<Published>>> {
-        self.newest.subscribe()
+    /// Subscribes for `actor`, to the newest version and newer ones.
+    pub fn subscribe(self: &Arc<Self>, actor: ActorKey) -> Subscription {
+        Subscription::new(self.clone(), actor)
+    }
+
+    /// `actor` is to act with `version` or a newer one, and gets it without delay.
+    pub fn need(&self, actor: ActorKey, version: u64) {
+        self.needs.raise(actor, version);
     }
 
     /// A chunk of `bytes` bytes went to a subscriber.
@@ -117,7 +129,7 @@ mod tests {
         let broadcast = Broadcast::default();
         broadcast.publish(snapshot(1, 200_000));
         for _ in 0..64 {
-            let published = broadcast.subscribe().borrow().clone().unwrap();
+            let published = broadcast.newest.borrow().clone().unwrap();
             let chunks = published.chunks(&broadcast).unwrap();
             assert_eq!(chunks.len(), 4);
             let whole: Vec<u8> = chunks.iter().flat_map(|c| c.data.to_vec()).collect();
@@ -128,16 +140,15 @@ mod tests {
         assert_eq!(broadcast.encodings(), 1);
     }
 
-    #[test]
-    fn a_slow_subscriber_skips_to_the_latest_version_and_skipped_ones_are_never_encoded() {
-        let broadcast = Broadcast::default();
-        let mut slow = broadcast.subscribe();
+    #[tokio::test]
+    async fn a_slow_subscriber_skips_to_the_latest_version_and_skipped_ones_are_never_encoded() {
+        let broadcast = Arc::new(Broadcast::default());
+        let mut slow = broadcast.subscribe(ActorKey { actor: 0, incarnation: 0 });
         for version in 1..=10 {
             broadcast.publish(snapshot(version, 8));
         }
-        let newest = slow.borrow_and_update().clone().unwrap();
+        let newest = slow.next().await.unwrap();
         assert_eq!(newest.chunks(&broadcast).unwrap()[0].version, 10);
-        assert!(!slow.has_changed().unwrap());
         assert_eq!(broadcast.encodings(), 1);
     }
 }

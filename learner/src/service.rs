@@ -18,7 +18,7 @@ use impresario_common::wire::v1::learner_server::Learner;
 use impresario_common::wire::v1::{self, Refusal};
 
 use crate::access::Rate;
-use crate::broadcast::Broadcast;
+use crate::broadcast::{Broadcast, Subscription};
 use crate::intake::{AdmissionError, Arrival, Intake, Mail, OpenStream, StreamKey};
 use crate::roster::{Refused, Roster};
 use inbound::Inbound;
@@ -152,6 +152,9 @@ impl LearnerService {
             let news = acknowledged != Some(mail.acknowledged)
                 || !mail.grants.is_empty()
                 || (mail.finished && !told_finished);
+            if let Some(needed) = mail.grants.iter().map(|grant| grant.min_version).max() {
+                self.broadcast.need(stream.key.actor, needed);
+            }
             if news {
                 acknowledged = Some(mail.acknowledged);
                 told_finished = mail.finished;
@@ -241,30 +244,32 @@ fn learner_message(mail: Mail) -> v1::LearnerMessage {
     }
 }
 
-/// Sends each version that is the newest when the subscriber is ready for it, until nobody takes them any more.
-async fn send_weights(broadcast: &Broadcast, outbox: &mpsc::Sender<Result<v1::WeightsChunk, Status>>) {
-    let mut newest = broadcast.subscribe();
+/// Sends versions as their turn comes, until nobody takes them any more.
+async fn send_weights(
+    broadcast: &Broadcast,
+    mut subscription: Subscription,
+    outbox: &mpsc::Sender<Result<v1::WeightsChunk, Status>>,
+) {
     loop {
-        let published = newest.borrow_and_update().clone();
-        if let Some(published) = published {
-            let chunks = match published.chunks(broadcast) {
-                Ok(chunks) => chunks,
-                Err(message) => {
-                    let _ = outbox.send(Err(Status::internal(message))).await;
-                    return;
-                }
-            };
-            for chunk in chunks {
-                broadcast.sent(chunk.data.len());
-                if outbox.send(Ok(chunk.clone())).await.is_err() {
-                    return;
-                }
+        let published = tokio::select! {
+            next = subscription.next() => next,
+            () = outbox.closed() => return,
+        };
+        let Some(published) = published else { return };
+        let chunks = match published.chunks(broadcast) {
+            Ok(chunks) => chunks,
+            Err(message) => {
+                let _ = outbox.send(Err(Status::internal(message))).await;
+                return;
+            }
+        };
+        for chunk in chunks {
+            broadcast.sent(chunk.data.len());
+            if outbox.send(Ok(chunk.clone())).await.is_err() {
+                return;
             }
         }
-        tokio::select! {
-            changed = newest.changed() => if changed.is_err() { return },
-            () = outbox.closed() => return,
-        }
+        subscription.delivered(chunks.first().map_or(0, |chunk| chunk.length));
     }
 }
 
@@ -331,14 +336,14 @@ impl Learner for LearnerService {
         request: Request<v1::WatchWeightsRequest>,
     ) -> Result<Response<Self::WatchWeightsStream>, Status> {
         let identity = request.into_inner().identity.ok_or_else(|| malformed("identity: missing"))?;
-        let (_, closed) = self.roster.authenticate(&identity)?;
-        let broadcast = self.broadcast.clone();
+        let (actor, closed) = self.roster.authenticate(&identity)?;
+        let (broadcast, subscription) = (self.broadcast.clone(), self.broadcast.subscribe(actor));
         let (outbox, stream) = mpsc::channel(OUTBOX);
         tokio::spawn(async move {
             tokio::select! {
                 // Whoever is out needs no weights; the stream of unrolls says why.
                 () = closed.cancelled() => {}
-                () = send_weights(&broadcast, &outbox) => {}
+                () = send_weights(&broadcast, subscription, &outbox) => {}
             }
         });
         Ok(Response::new(ReceiverStream::new(stream)))

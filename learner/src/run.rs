@@ -79,6 +79,8 @@ pub struct LearnerOptions {
     pub run_dir: RunDir,
     /// Where the run goes on from.
     pub resume: Option<Checkpoint>,
+    /// The environment, where it was known at the start and memory judged by it ([`memory::judge`]).
+    pub environment: Option<EnvironmentSpec>,
     /// Who may come.
     pub access: Access,
     /// Where metrics and health are asked for by whoever runs the machines.
@@ -98,7 +100,8 @@ pub async fn run(
 ) -> Result<Summary, LearnerError> {
     let internal =
         |what: &str, error: &dyn std::fmt::Display| LearnerError::Internal(format!("{what}: {error}"));
-    let LearnerOptions { config, run_dir, resume, access, operations, progress } = options;
+    let LearnerOptions { config, run_dir, resume, environment: judged, access, operations, progress } =
+        options;
     // Before anybody joins in vain.
     crate::device::open(config.learner.device).map_err(TrainError::from)?;
     let address = listener.local_addr().map_err(|e| internal("no address to listen on", &e))?;
@@ -143,6 +146,9 @@ pub async fn run(
                 let spec = known.ok().and_then(|known| known.clone());
                 let spec = spec.ok_or_else(|| internal("roster", &"gone"));
                 let started = spec.and_then(|spec| {
+                    if judged.as_ref() != Some(&spec) {
+                        check_memory(&config, &spec)?;
+                    }
                     let parts = Parts { intake: &intake, roster: &roster, broadcast: &broadcast, recorder: &recorder };
                     start(&config, &run_dir, resume.as_ref(), &spec, parts)
                 });
@@ -289,7 +295,6 @@ fn start(
     // A run without a goal is still judged by what counts as solved.
     parts.recorder.set_solved_return(goal.or(spec.solved_return));
     run_dir.write_environment(spec)?;
-    check_memory(config, spec)?;
     let mut trainer = Trainer::new(config, spec)?;
     if let Some(checkpoint) = resume {
         trainer.restore(checkpoint)?;
@@ -325,7 +330,7 @@ fn start(
 /// Tells what the run may take of memory, and refuses one that cannot fit.
 fn check_memory(config: &RunConfig, spec: &EnvironmentSpec) -> Result<(), LearnerError> {
     let estimate = MemoryEstimate::of_run(config, spec).map_err(TrainError::from)?;
-    tracing::info!("memory, at most about: {estimate}");
+    estimate.tell();
     match memory::available().and_then(|available| estimate.misfit(available)) {
         Some(misfit) => Err(LearnerError::Memory(misfit)),
         None => Ok(()),

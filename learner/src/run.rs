@@ -12,12 +12,13 @@ use tonic::transport::Server;
 
 use impresario_common::config::{RecordArrivals, RunConfig};
 use impresario_common::policy::PolicySpec;
+use impresario_common::security::trouble::FULL;
 use impresario_common::space::EnvironmentSpec;
 use impresario_common::unroll::UnrollLayout;
 use impresario_common::wire::v1::learner_server::LearnerServer;
 use impresario_common::wire::{FILE_DESCRIPTOR_SET, MAX_FRAME_BYTES};
 
-use crate::access::{self, Access, Guard};
+use crate::access::{self, Access, Behind, Guard, Places};
 use crate::accounting::Accounting;
 use crate::algorithm::TrainError;
 use crate::arrivals::{self, ArrivalLog};
@@ -130,7 +131,7 @@ pub async fn run(
         let metrics =
             move || expose(latest.load().as_deref(), &system_view(&config, &intake, &roster, &broadcast));
         // It ends with this function: nothing waits for it.
-        StopOnDrop(tokio::spawn(operations::serve(metrics, guard, listener, std::future::pending())))
+        StopOnDrop(tokio::spawn(operations::keep_serving(metrics, guard, listener)))
     });
     let mut ticks = tokio::time::interval(Duration::from_secs_f64(config.report.interval_seconds));
     ticks.tick().await;
@@ -388,10 +389,11 @@ pub async fn serve(
         .build_v1()
         .expect("the compiled-in descriptors are valid");
     let limits = service.roster().limits();
-    let (connections, message_bytes) = (limits.connections, limits.message_bytes);
+    let message_bytes = limits.message_bytes;
+    let places = Places { limit: limits.connections, name: "limits.connections", full: FULL };
     let guard = Guard::new(access.token);
     let learner = SetAside(LearnerServer::new(service).max_decoding_message_size(message_bytes));
-    let incoming = access::incoming(listener, access.tls, connections, KEEPALIVE);
+    let incoming = access::incoming(listener, Behind::Grpc(access.tls), places, KEEPALIVE);
     Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))

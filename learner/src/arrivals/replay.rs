@@ -78,6 +78,8 @@ pub struct Replayed {
     pub policy_version: u64,
     /// SHA-256 of its weights.
     pub weights: Vec<u8>,
+    /// Whether the records have said that this is all. Those of a learner that was killed, or whose disk refused, do not.
+    pub ended: bool,
 }
 
 /// One life of a run, replayed record by record.
@@ -87,8 +89,16 @@ pub struct Replay {
     trainer: Trainer,
     /// Arrivals of which columns are still to be trained, and how many.
     waiting: BTreeMap<u64, (Arc<Unroll>, usize)>,
+    /// Bytes of them,
+    waiting_bytes: u64,
+    /// and how many there can be.
+    room: u64,
     so_far: Replayed,
 }
+
+/// Times `learner.queue_bytes` that arrivals can come to which have not been trained on. Those in the queue are within it but for
+/// their final observations, and so is the batch that is in training meanwhile; final observations double an unroll at most.
+const ROOM_IN_QUEUES: u64 = 4;
 
 /// The lives of the run in `run_dir` that have arrivals on record, the first ones first.
 ///
@@ -163,7 +173,8 @@ impl Replay {
                 .map_err(|e| failed(e.into()))?,
             ..Replayed::default()
         };
-        Ok(Self { frames, layout, trainer, waiting: BTreeMap::new(), so_far })
+        let room = config.learner.queue_bytes.saturating_mul(ROOM_IN_QUEUES);
+        Ok(Self { frames, layout, trainer, waiting: BTreeMap::new(), waiting_bytes: 0, room, so_far })
     }
 
     /// What it has come to so far.
@@ -179,6 +190,10 @@ impl Replay {
         loop {
             match self.frames.next_record()?.map(|record| record.event) {
                 None => return Ok(false),
+                Some(_) if self.so_far.ended => {
+                    return Err(self.frames.contradiction("it comes after the end").into());
+                }
+                Some(Some(Event::End(_))) => self.so_far.ended = true,
                 Some(Some(Event::Arrival(arrival))) => self.take_in(arrival)?,
                 Some(Some(Event::Trained(trained))) => {
                     self.train(&trained)?;
@@ -214,6 +229,15 @@ impl Replay {
             );
             return Err(self.frames.contradiction(problem).into());
         }
+        self.waiting_bytes += unroll.bytes() as u64;
+        if self.waiting_bytes > self.room {
+            let problem = format!(
+                "{} bytes of unrolls wait to be trained on, more than {ROOM_IN_QUEUES} times learner.queue_bytes: no learner takes in \
+                 as many",
+                self.waiting_bytes
+            );
+            return Err(self.frames.contradiction(problem).into());
+        }
         self.waiting.insert(arrival.number, (Arc::new(unroll), copies));
         self.so_far.arrivals += 1;
         Ok(())
@@ -236,8 +260,8 @@ impl Replay {
             *left -= range.len();
             let spent = *left == 0;
             parts.push((unroll.clone(), range));
-            if spent {
-                self.waiting.remove(&part.arrival);
+            if spent && let Some((unroll, _)) = self.waiting.remove(&part.arrival) {
+                self.waiting_bytes -= unroll.bytes() as u64;
             }
         }
         if parts.is_empty() {

@@ -292,3 +292,71 @@ impl Replay {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use impresario_common::space::{EnvironmentSpec, Space};
+
+    use super::super::{End, MAGIC, Record, content_hash, folder, frames, records_path};
+    use super::*;
+
+    /// A life that began as usual with room for `queue_bytes`, and in which `count` unrolls came that nobody trained on.
+    fn records(run_dir: &Path, queue_bytes: u64, count: u64) -> Vec<Event> {
+        std::fs::create_dir_all(folder(run_dir)).unwrap();
+        let mut config = RunConfig::default();
+        config.learner.queue_bytes = queue_bytes;
+        let environment = EnvironmentSpec::new(
+            "CartPole-v1",
+            Space::boxed(&[-1.0; 4], &[1.0; 4]),
+            Space::Discrete { n: 2 },
+        );
+        let policy = PolicySpec::of_run(&config, &environment).unwrap();
+        let layout = UnrollLayout::of_run(&config, config.rollout.unroll_length, &environment, &policy);
+        let begin = Begin {
+            config: config.to_toml().unwrap(),
+            environment: toml::to_string(&environment).unwrap(),
+            content: true,
+            ..Begin::default()
+        };
+        let (message, hash) = content_hash(&Unroll::zeros(&layout, 1), &layout);
+        let arrival = |number| {
+            let (content, hash) = (Some(message.clone()), hash.clone());
+            Event::Arrival(Arrival { number, copies: 1, content, hash, ..Arrival::default() })
+        };
+        [Event::Begin(begin)].into_iter().chain((0..count).map(arrival)).collect()
+    }
+
+    /// The life of these records, replayed to its end.
+    fn replay(run_dir: &Path, records: Vec<Event>) -> Result<Replayed, ReplayError> {
+        let mut bytes = MAGIC.to_vec();
+        for event in records {
+            frames::write(&mut bytes, &Record { event: Some(event) }).unwrap();
+        }
+        std::fs::write(records_path(run_dir, 0), bytes).unwrap();
+        let mut replay = Replay::open(run_dir, 0)?;
+        while replay.next_update()? {}
+        Ok(replay.so_far().clone())
+    }
+
+    #[test]
+    fn unrolls_that_nobody_trains_on_take_no_more_room_than_a_learner_has() {
+        let folder = tempfile::tempdir().unwrap();
+        // An unroll has 616 bytes.
+        let whole = replay(folder.path(), records(folder.path(), 1000, 6)).unwrap();
+        assert_eq!((whole.arrivals, whole.ended), (6, false));
+        let error = replay(folder.path(), records(folder.path(), 1000, 7)).unwrap_err().to_string();
+        assert!(error.contains("4312 bytes of unrolls wait") && error.contains("record 7"), "{error}");
+    }
+
+    #[test]
+    fn the_end_is_the_last_record() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut events = records(folder.path(), 1000, 2);
+        events.push(Event::End(End {}));
+        assert!(replay(folder.path(), events.clone()).unwrap().ended);
+        let late = events[2].clone();
+        events.push(late);
+        let error = replay(folder.path(), events).unwrap_err().to_string();
+        assert!(error.contains("it comes after the end"), "{error}");
+    }
+}

@@ -77,7 +77,7 @@ pub fn main_with(registry: Registry) -> ExitCode {
         Command::Replay(command) => command.run(),
         Command::Envs(command) => command.run(&registry),
         Command::CheckEnv(command) => command.run(&registry),
-        Command::Learner(command) => command.run(),
+        Command::Learner(command) => command.run(|environment| registry.spec(&environment.id).ok().cloned()),
         Command::Actor(command) => command.run(registry),
         Command::Health(command) => command.run(),
     })

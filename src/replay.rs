@@ -51,6 +51,12 @@ impl ReplayCommand {
             // What came before the trouble tells as much.
             report(replay.so_far(), begun);
             ended?;
+            if !replay.so_far().ended {
+                println!(
+                    "life {life}: the records are incomplete: they end here without the end of the life, since the learner was killed \
+                     or could not write on; what it trained on afterwards is not on record"
+                );
+            }
             compare(&self.run_dir, replay.so_far())?;
         }
         Ok(ExitCode::SUCCESS)

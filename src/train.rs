@@ -11,6 +11,7 @@ use impresario_common::config::{RunConfig, RunFlags};
 use impresario_common::security::token::TOKEN_VARIABLE;
 use impresario_common::telemetry::LogFlags;
 use impresario_common::{process, signals};
+use impresario_learner::command::Company;
 use impresario_learner::report::Summary;
 use impresario_learner::{LearnerOptions, command};
 use tokio::net::TcpListener;
@@ -52,14 +53,27 @@ impl TrainCommand {
     pub(crate) fn run(self, registry: &Registry) -> anyhow::Result<ExitCode> {
         let mut config = RunConfig::from_flags(&self.run)?;
         // All start together, so that a run does not depend on which process came up first.
-        config.learner.wait_for_actors = config.learner.wait_for_actors.max(self.actors as usize);
+        let actors = self.actors as usize;
+        if config.learner.wait_for_actors > actors {
+            return Err(process::Usage(format!(
+                "learner.wait_for_actors is {}, and {actors} actors would wait for the others for ever: start as many with \
+                 --actors, or lower it",
+                config.learner.wait_for_actors
+            ))
+            .into());
+        }
+        config.learner.wait_for_actors = actors;
+        config.validate()?;
         let environments = Environments::new(registry.clone(), &self.python);
         let environment =
             environments.find(&config.environment).map_err(|e| process::Usage(e.to_string()))?;
         let stacked = environment.spec().stacked(config.environment.frame_stack);
         stacked.map_err(|e| process::Usage(e.to_string()))?;
         let has_goal = config.run.until_return.is_a_goal();
-        let options = command::prepare(config, &self.run, self.log)?;
+        let rollout = &config.rollout;
+        let columns = rollout.envs_per_actor / rollout.workers_per_actor;
+        let company = Company { environment: Some(environment.spec().clone()), columns };
+        let options = command::prepare(config, &self.run, self.log, company)?;
         let summary = command::runtime()?.block_on(async {
             let listener = TcpListener::bind("127.0.0.1:0").await.context("cannot bind a loopback port")?;
             let url = format!("http://{}", listener.local_addr()?);
@@ -105,7 +119,7 @@ async fn train(options: LearnerOptions, listener: TcpListener, troupe: Troupe) -
     let _ = tokio::time::timeout(Duration::from_secs(5), keeper).await;
     match failure {
         Some(error) => Err(error),
-        None => Ok(summary?),
+        None => command::outcome(summary),
     }
 }
 

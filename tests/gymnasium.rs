@@ -8,7 +8,8 @@ mod support;
 use std::path::Path;
 
 use support::{
-    assert_balanced, children, run, runs, start_actor, start_learner, summary, trained, wait_until,
+    assert_balanced, children, run, runs, start_actor, start_learner, start_with, summary, trained,
+    wait_until,
 };
 
 const COUNTER: &str = "impresario_test_envs:impresario_test/Counter-v0";
@@ -184,6 +185,31 @@ fn a_run_of_failures_stops_the_actor_with_the_cause() {
     ] {
         assert!(ended.stderr.contains(expected), "no {expected:?} in:\n{}", ended.stderr);
     }
+}
+
+#[test]
+fn a_worker_does_not_inherit_the_token() {
+    const SECRET: &str = "a-token-that-is-nobodys-business";
+    let folder = tempfile::tempdir().unwrap();
+    let secret = [("IMPRESARIO_TOKEN", SECRET), ("IMPRESARIO_SEEN", "by everybody")];
+    let task = ["--env", "impresario_test_envs:impresario_test/Telltale-v0", "--envs-per-actor", "2"];
+    let (run_dir, listen) = (folder.path().join("run"), ["--listen", "127.0.0.1:0", "--log-format", "json"]);
+    let run_dir = ["--run-dir", run_dir.to_str().unwrap()];
+    let mut learner = start_with(&[&["learner"], &listen[..], &run_dir, &task, &ONE_GROUP].concat(), &secret);
+    let address = learner.wait_for("the learner's address", |line| {
+        let event: serde_json::Value = serde_json::from_str(line).ok()?;
+        Some(event["address"].as_str()?.to_owned())
+    });
+    let url = format!("http://{address}");
+    let refused = start_actor(&url, &["--python", interpreter()]).end();
+    assert!(refused.stderr.contains("this learner asks for a token"), "{}", refused.stderr);
+    let ended = start_with(&["actor", "--learner", &url, "--python", interpreter()], &secret).end();
+    assert_ne!(ended.code(), 0);
+    let told = ended.stderr.lines().find(|line| line.contains("RuntimeError: variables:"));
+    let told = told.unwrap_or_else(|| panic!("the environment told nothing:\n{}", ended.stderr));
+    assert!(told.contains("'PATH'") && told.contains("'IMPRESARIO_SEEN': 'by everybody'"), "{told}");
+    assert!(!told.contains("IMPRESARIO_TOKEN"), "{told}");
+    assert!(!ended.stderr.contains(SECRET), "{}", ended.stderr);
 }
 
 #[test]

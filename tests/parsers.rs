@@ -57,10 +57,73 @@ fn worker_seeds() -> Vec<Vec<u8>> {
         )
         .into_bytes()
     };
-    vec![
+    let plain = described(boxed, r#"{"type":"discrete","n":2}"#);
+    let drawn = String::from_utf8(plain.clone()).unwrap();
+    let drawn = drawn.replace("\"loop\"", r#""loop","picture":{"height":40,"width":30,"seconds":0.02}"#);
+    let listed = r#"[{"id":"A-v1","group":"g","max_episode_steps":5,"reward_threshold":1.5,"newer":"A-v2"}]"#;
+    let told = [
+        r#"{"kind":"unsupported","message":"no"}"#,
+        r#"{"kind":"unknown","message":"no Pong","old":true,"known":["ALE/Pong-v5","Thing-v0","Thing-v1"]}"#,
+        r#"{"kind":"unknown","message":"no Think","old":false,"known":["Thing-v0"]}"#,
+        r#"{"kind":"missing","message":"no module","package":"ale_py"}"#,
+        r#"{"kind":"exception","message":"Traceback\nError"}"#,
+    ];
+    // The first copy's episode was truncated, and there are two pictures.
+    let memory = |choice: u8| {
+        let mut memory = vec![1; 640];
+        memory[192..].fill(0);
+        (memory[320], memory[576]) = (1, 2);
+        [vec![b'm', choice], memory].concat()
+    };
+    let mut seeds = vec![
         described(&parts, r#"{"type":"multi_discrete","nvec":[2,3]}"#),
-        described(boxed, r#"{"type":"discrete","n":2}"#),
-    ]
+        plain,
+        said(b".", drawn.as_bytes()),
+        [b"l".to_vec(), said(b".", listed.as_bytes())].concat(),
+        b"r.".to_vec(),
+        [b"t.".to_vec(), 0.25f64.to_le_bytes().to_vec()].concat(),
+    ];
+    seeds.extend((0..3).map(memory));
+    // Failures are nothing that is accepted, but known.
+    seeds.extend(told.map(|told| said(b"!", told.as_bytes())));
+    seeds
+}
+
+/// A mark, and a message as it is sent.
+fn said(mark: &[u8], json: &[u8]) -> Vec<u8> {
+    [mark, &(json.len() as u32).to_le_bytes(), json].concat()
+}
+
+#[test]
+fn failures_that_a_worker_tells_are_explained() {
+    use impresario_actor::env::gymnasium::rehearsal;
+    let explained: Vec<String> = worker_seeds()
+        .iter()
+        .filter(|seed| seed.starts_with(b"!"))
+        .map(|seed| rehearsal::made("Thing-v0", seed).unwrap_err().to_string())
+        .collect();
+    let expected = ["no", "Thing-v1 is its newest", "did you mean", "-m pip install ale-py", "Traceback"];
+    assert_eq!(explained.len(), expected.len());
+    for (explained, expected) in explained.iter().zip(expected) {
+        assert!(explained.contains(expected), "{explained:?} does not say {expected:?}");
+    }
+    for broken in [&b""[..], b".", b".\xff\xff\xff\xff", b"!\x02\0\0\0{}", b"x", b".\x09\0\0\0{}"] {
+        assert!(rehearsal::made("Thing-v0", broken).is_err(), "{broken:?}");
+    }
+    for seconds in [f64::NAN, f64::INFINITY, -1.0] {
+        assert!(rehearsal::timed(&[b".".to_vec(), seconds.to_le_bytes().to_vec()].concat()).is_err());
+    }
+}
+
+#[test]
+fn memory_in_which_no_worker_wrote_is_refused() {
+    use impresario_actor::env::gymnasium::rehearsal;
+    let (observation, action) = (Space::boxed(&[-1.0], &[1.0]), Space::Discrete { n: 2 });
+    let written = |bytes: &[u8]| rehearsal::stepped(&observation, &action, bytes);
+    let whole = written(&[]).unwrap();
+    assert_eq!((whole.rewards, whole.truncated, whole.pictures), (vec![0.0; 2], vec![0; 2], 0));
+    let error = written(&[2; 2000]).unwrap_err().to_string();
+    assert!(error.contains("neither 0 nor 1"), "{error}");
 }
 
 fn snapshot_seeds() -> Vec<Vec<u8>> {
@@ -106,7 +169,8 @@ fn every_parser_accepts_what_was_written_and_bears_its_whole_corpus() {
     for subject in &*SUBJECTS {
         let folder = corpus(subject.name);
         for (index, seed) in subject.seeds.iter().enumerate() {
-            assert!((subject.parse)(seed), "{} does not accept seed {index}", subject.name);
+            let failure = subject.name == "worker" && seed.starts_with(b"!");
+            assert!((subject.parse)(seed) != failure, "{} does not accept seed {index}", subject.name);
             if std::env::var_os("UPDATE_CORPUS").is_some() {
                 std::fs::create_dir_all(&folder).unwrap();
                 std::fs::write(folder.join(format!("seed-{index}")), seed).unwrap();

@@ -269,6 +269,7 @@ fn an_asynchronous_run_on_record_is_made_again_bit_for_bit_and_so_is_what_follow
     assert_eq!(first.code(), 0, "{}", first.stderr);
     assert!(first.stdout.contains(&format!("version {version} after")), "{}", first.stdout);
     assert!(first.stdout.contains("holds the same weights"), "{}", first.stdout);
+    assert!(!first.stdout.contains("incomplete"), "{}", first.stdout);
 
     recorded(folder.path(), "60000", &["--resume", "--actors", "3"]);
     let (version, _) = outcome_of(folder.path());
@@ -365,6 +366,41 @@ fn a_full_disk_costs_the_checkpoint_that_does_not_fit_and_nothing_else() {
     assert_eq!(actor.end().code(), 0);
     assert_balanced(&summary(&run_dir));
     assert!(impresario_learner::checkpoint::latest(&run_dir.join("checkpoints")).unwrap().is_some());
+}
+
+#[test]
+fn a_full_disk_ends_the_records_of_arrivals_which_say_so_and_training_goes_on() {
+    let Some(disk) = SmallDisk::mount("8m") else {
+        eprintln!("skipped: no file system can be mounted here");
+        return;
+    };
+    let run_dir = disk.0.path().join("run");
+    // Checkpoints need their room at the end; until then the records have it.
+    let quiet = ["--set", "report.checkpoint_seconds=100000", "--set", "report.tensorboard=false"];
+    let content = ["--record-arrivals=content", "--seed", "1"];
+    let (mut learner, url) =
+        start_learner(&run_dir, &[&ENDLESS[..], &quiet, &content, &FAST_REPORTS].concat());
+    let actor = start_actor(&url, &[]);
+    let event = learner.wait_for("the end of the records", |line| {
+        let event: serde_json::Value = serde_json::from_str(line).ok()?;
+        event["message"].as_str()?.contains("arrivals on record are incomplete from here").then_some(event)
+    });
+    let message = event["message"].as_str().unwrap();
+    assert!(message.contains("No space left on device") && message.contains("life-0.records"), "{message}");
+    let (arrivals, updates) = (event["arrivals"].as_u64().unwrap(), event["updates"].as_u64().unwrap());
+    assert!(arrivals > 100 && updates > 10, "{message}");
+    let steps = steps_told(&learner);
+    trained(&mut learner, steps + 20_000);
+    learner.signal("TERM");
+    let ended = learner.end();
+    assert_eq!(actor.end().code(), 0);
+    assert!(ended.stderr.matches("arrivals on record are incomplete").count() == 1, "{}", ended.stderr);
+
+    let replayed = replay(&run_dir);
+    assert_eq!(replayed.code(), 0, "{}\n{}", replayed.stdout, replayed.stderr);
+    let expected = format!("{updates} updates on {arrivals} unrolls");
+    assert!(replayed.stdout.contains(&expected), "no {expected:?} in {}", replayed.stdout);
+    assert!(replayed.stdout.contains("the records are incomplete"), "{}", replayed.stdout);
 }
 
 /// Environment steps that a learner's last report tells of.

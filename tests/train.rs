@@ -163,6 +163,46 @@ fn a_users_mistakes_are_answered_before_anything_starts() {
 }
 
 #[test]
+fn a_run_that_cannot_go_well_is_refused_before_anything_starts_with_what_to_change() {
+    let folder = tempfile::tempdir().unwrap();
+    let run_dir = folder.path().join("run");
+    let run_dir = ["--run-dir", run_dir.to_str().unwrap()];
+    let refused = |args: &[&str], expected: &str| {
+        let ended = run(&[args, &run_dir].concat());
+        assert_eq!(ended.code(), 64, "{args:?}: {}", ended.stderr);
+        assert!(ended.stderr.contains(expected), "{args:?}: no {expected:?} in {}", ended.stderr);
+        assert!(!ended.stderr.contains("listens on"), "{args:?}: {}", ended.stderr);
+        assert!(!std::path::Path::new(run_dir[1]).exists(), "{args:?} leaves nothing");
+    };
+    let endless = ["--algorithm", "sac", "--set", "algorithm.replay_capacity=1000000000000"];
+    let learner = ["learner", "--listen", "127.0.0.1:0"];
+    let too_much = "lower algorithm.replay_capacity";
+    refused(&[&learner[..], &endless].concat(), too_much);
+    refused(&[&["train"][..], &endless].concat(), too_much);
+    // Whatever the environment, which this program does not know.
+    refused(&[&learner[..], &endless, &["--env", "Unheard-v0"]].concat(), too_much);
+    let queue = ["--set", "learner.queue_bytes=10000"];
+    for command in [&learner[..], &["train"]] {
+        refused(&[command, &queue].concat(), "learner.queue_bytes is 10000: raise it");
+    }
+    let large = ["train", "--envs-per-actor", "64", "--set", "learner.batch_size=8"];
+    refused(&large, "an unroll of 64 environment copies exceeds the 40 columns");
+    let waits = ["train", "--actors", "2", "--set", "learner.wait_for_actors=3"];
+    refused(&waits, "learner.wait_for_actors is 3, and 2 actors would wait for the others for ever");
+    let few = ["train", "--actors", "9", "--set", "limits.connections=16"];
+    refused(&few, "limits.connections is 16, must be at least twice learner.wait_for_actors");
+}
+
+#[test]
+fn memory_is_told_before_the_learner_listens() {
+    let folder = tempfile::tempdir().unwrap();
+    let (learner, _) = support::start_learner(&folder.path().join("run"), &[]);
+    let log = learner.log();
+    let told = log.find("memory, at most about: network").unwrap_or_else(|| panic!("{log}"));
+    assert!(told < log.find("learner listens on").unwrap(), "{log}");
+}
+
+#[test]
 fn a_stopped_run_resumes_from_its_checkpoint_and_counts_on() {
     let folder = tempfile::tempdir().unwrap();
     let run_dir = folder.path().join("run");
@@ -174,6 +214,10 @@ fn a_stopped_run_resumes_from_its_checkpoint_and_counts_on() {
     let again = run(&["train", "--until-return", "never", "--steps", "60000", "--run-dir", path]);
     assert_eq!(again.code(), 64, "a run is not overwritten by accident");
     assert!(again.stderr.contains("--resume"), "{}", again.stderr);
+
+    let more_memory = ["--algorithm", "sac", "--set", "algorithm.replay_capacity=1000000000000"];
+    let refused = run(&[&["train", "--resume", "--run-dir", path][..], &more_memory].concat());
+    assert_eq!(refused.code(), 64, "{}", refused.stderr);
 
     let resumed = run(&["train", "--resume", "--steps", "60000", "--run-dir", path]);
     assert_eq!(resumed.code(), 0, "{}", resumed.stderr);

@@ -62,6 +62,25 @@ async fn who_does_not_fit_is_refused_at_the_door() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_memory_is_too_small_for_ends_with_the_first_actor_that_tells_the_environment() {
+    let Some(available) = impresario_learner::memory::available() else {
+        eprintln!("skipped: this machine does not say how much memory it has");
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    // A transition, in replay and checkpoint, takes 82 bytes with observations of four numbers, and 22 with the smallest.
+    let capacity = format!("algorithm.replay_capacity={}", available / 40);
+    let run = ["--env", "Unheard-v0", "--algorithm", "sac", "--set", &capacity];
+    let (learner, url) = start_learner(folder.path(), &run);
+    let environment = EnvironmentSpec { id: "Unheard-v0".into(), ..cartpole() };
+    connect(&url).await.join(join_request(&environment)).await.unwrap();
+    let ended = learner.end();
+    assert_eq!(ended.code(), 64, "{}", ended.stderr);
+    assert!(ended.stderr.contains("memory, at most about: network"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("lower algorithm.replay_capacity"), "{}", ended.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn actors_agree_on_the_parts_of_observations_and_the_run_directory_names_them() {
     let folder = tempfile::tempdir().unwrap();
     let (_learner, url) = start_learner(folder.path(), &[]);

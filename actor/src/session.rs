@@ -9,7 +9,7 @@ use impresario_common::config::{EnvironmentSection, RunConfig};
 use impresario_common::policy::PolicySpec;
 use impresario_common::space::EnvironmentSpec;
 use impresario_common::unroll::UnrollLayout;
-use impresario_common::wire::{PROTOCOL_VERSION, v1};
+use impresario_common::wire::{MAX_MESSAGE_BYTES, PROTOCOL_VERSION, v1};
 use tokio::sync::{oneshot, watch};
 
 use crate::connection::{Address, CallError, Client, Patience, with_deadline};
@@ -292,15 +292,22 @@ async fn live(
     options: &ActorOptions,
     mut shutdown: Pin<&mut impl Future<Output = ()>>,
 ) -> Result<End, ActorError> {
-    let Admission { client, join, identity, plan, .. } = admission;
+    let Admission { client, join, identity, config, plan, .. } = admission;
     // However this function ends, the workers do, too.
     let _stop = StopOnDrop(crew);
     rollout::start(&plan, crew)?;
 
     let (connected, reachable) = watch::channel(false);
     let patience = || Patience::new(address, options.give_up_after);
-    let uplink =
-        Uplink { address: address.clone(), join, crew: crew.clone(), connected, patience: patience() };
+    let uplink = Uplink {
+        address: address.clone(),
+        join,
+        crew: crew.clone(),
+        connected,
+        patience: patience(),
+        // The actor that takes up what a Goodbye says must be able to read it, too.
+        message_bytes: config.limits.message_bytes.min(MAX_MESSAGE_BYTES),
+    };
     let downlink = Downlink {
         address: address.clone(),
         identity,

@@ -1,4 +1,4 @@
-//! What a Python worker says that its environment is.
+//! All that an actor reads of a Python worker: answers, failures, shared memory.
 #![no_main]
 
 #[path = "../../tests/support/parsers.rs"]

@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use impresario_common::config::{RunConfig, RunFlags};
+use impresario_common::config::{EnvironmentSection, RunConfig, RunFlags};
+use impresario_common::space::EnvironmentSpec;
 use impresario_common::telemetry::{self, LogFlags, LogFormat};
 use impresario_common::{kernels, process, signals};
 use tokio::net::TcpListener;
@@ -13,7 +14,7 @@ use crate::access::{Access, AccessFlags};
 use crate::checkpoint::{self, Checkpoint};
 use crate::lives::{Life, RunRecord};
 use crate::report::{Progress, RunDir, Summary};
-use crate::{LearnerOptions, run};
+use crate::{LearnerError, LearnerOptions, memory, run};
 
 /// Run a learner that actors connect to.
 #[derive(Debug, clap::Args)]
@@ -42,11 +43,15 @@ pub struct LearnerCommand {
 }
 
 impl LearnerCommand {
-    /// Serves and trains until the run is over or the process is asked to stop.
+    /// Serves and trains until the run is over or the process is asked to stop. `known` tells spaces and limits of the environments that
+    /// this program knows, before an actor does.
     ///
     /// # Errors
     /// If the configuration, the address or the run directory cannot be used, or training fails.
-    pub fn run(mut self) -> anyhow::Result<ExitCode> {
+    pub fn run(
+        mut self,
+        known: impl FnOnce(&EnvironmentSection) -> Option<EnvironmentSpec>,
+    ) -> anyhow::Result<ExitCode> {
         if self.resume_or_start && self.run.run_dir.as_deref().is_some_and(|dir| RunDir::open(dir).is_ok()) {
             self.run.resume = true;
         }
@@ -57,7 +62,9 @@ impl LearnerCommand {
             access.refuse_strangers_to_metrics(listen)?;
         }
         let has_goal = config.run.until_return.is_a_goal();
-        let mut options = prepare(config, &self.run, self.log)?;
+        // Actors may have fewer copies than the configuration says, but no fewer than one.
+        let company = Company { environment: known(&config.environment), columns: 1 };
+        let mut options = prepare(config, &self.run, self.log, company)?;
         access.warn(self.listen);
         options.access = access;
         let runtime = runtime()?;
@@ -70,7 +77,7 @@ impl LearnerCommand {
                 tracing::info!(%metrics_address, "metrics and health at http://{metrics_address}");
                 options.operations = Some(operations);
             }
-            anyhow::Ok(run(options, listener, shutdown).await?)
+            outcome(run(options, listener, shutdown).await)
         })?;
         println!("{}", summary.in_words());
         Ok(exit_code(&summary, has_goal))
@@ -90,11 +97,36 @@ pub fn exit_code(summary: &Summary, has_goal: bool) -> ExitCode {
     if missed { ExitCode::from(EXIT_NOT_SOLVED) } else { ExitCode::SUCCESS }
 }
 
-/// Threads, run directory, logs and progress display for a run. Call it before any thread is started.
+/// How a run ended. One that was refused for want of memory is a mistake in the configuration.
 ///
 /// # Errors
-/// If the run directory cannot be used or logs cannot be set up.
-pub fn prepare(config: RunConfig, flags: &RunFlags, log: LogFlags) -> anyhow::Result<LearnerOptions> {
+/// If it failed.
+pub fn outcome(ended: Result<Summary, LearnerError>) -> anyhow::Result<Summary> {
+    match ended {
+        Err(LearnerError::Memory(misfit)) => Err(process::Usage(misfit).into()),
+        ended => Ok(ended?),
+    }
+}
+
+/// What is known of a run's actors before they join.
+#[derive(Debug, Clone)]
+pub struct Company {
+    /// Spaces and limits of their environment, if the program knows it.
+    pub environment: Option<EnvironmentSpec>,
+    /// Environment copies that each of their workers has at least.
+    pub columns: usize,
+}
+
+/// Threads, logs, progress display and run directory for a run that memory is enough for. Call it before any thread is started.
+///
+/// # Errors
+/// If the run can be seen not to go well, the run directory cannot be used, or logs cannot be set up.
+pub fn prepare(
+    config: RunConfig,
+    flags: &RunFlags,
+    log: LogFlags,
+    company: Company,
+) -> anyhow::Result<LearnerOptions> {
     let threads = config.learner.threads_in_force();
     process::limit_threads(threads);
     process::keep_freed_memory();
@@ -104,16 +136,28 @@ pub fn prepare(config: RunConfig, flags: &RunFlags, log: LogFlags) -> anyhow::Re
         Some(progress) => telemetry::init_with_writer(log, progress.writer())?,
         None => telemetry::init(log)?,
     }
-    let (run_dir, resume) = run_dir(flags, &config)?;
-    Ok(LearnerOptions { config, run_dir, resume, access: Access::default(), operations: None, progress })
+    let Company { mut environment, columns } = company;
+    let (run_dir, resume) = run_dir(flags, &config, |checkpoint| {
+        if let Some(checkpoint) = checkpoint {
+            environment = Some(checkpoint.environment.clone());
+        }
+        memory::judge(&config, environment.as_ref(), columns).map_err(process::Usage)
+    })?;
+    let access = Access::default();
+    Ok(LearnerOptions { config, run_dir, resume, environment, access, operations: None, progress })
 }
 
 /// The run's directory, new or as it is, and what the run goes on from: nothing but its name, if it was stopped before its
-/// first checkpoint.
-fn run_dir(flags: &RunFlags, config: &RunConfig) -> anyhow::Result<(RunDir, Option<Checkpoint>)> {
+/// first checkpoint. Before anything is written `judge` may refuse the run in the light of the checkpoint.
+fn run_dir(
+    flags: &RunFlags,
+    config: &RunConfig,
+    judge: impl FnOnce(Option<&Checkpoint>) -> Result<(), process::Usage>,
+) -> anyhow::Result<(RunDir, Option<Checkpoint>)> {
     let usage = |e: &dyn std::fmt::Display| process::Usage(e.to_string());
     let path = flags.run_dir.as_deref();
     let Some(path) = path.filter(|_| flags.resume) else {
+        judge(None)?;
         return Ok((RunDir::create(path, config).map_err(|e| usage(&e))?, None));
     };
     let run_dir = RunDir::open(path).map_err(|e| usage(&e))?;
@@ -139,6 +183,7 @@ fn run_dir(flags: &RunFlags, config: &RunConfig) -> anyhow::Result<(RunDir, Opti
         }
     }
     let checkpoint = checkpoint.map(|(_, checkpoint)| checkpoint);
+    judge(checkpoint.as_ref())?;
     let mut record = RunRecord::read(path).map_err(|e| usage(&e))?.unwrap_or_default();
     record.lives.push(Life {
         policy_version: checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.policy_version),

@@ -19,7 +19,8 @@ struct Cli {
 
 fn main() -> ExitCode {
     match process::parse::<Cli>() {
-        Ok(cli) => process::exit(cli.command.run()),
+        // Environments are the actors'.
+        Ok(cli) => process::exit(cli.command.run(|_| None)),
         Err(code) => code,
     }
 }

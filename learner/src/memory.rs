@@ -1,5 +1,6 @@
-//! [`MemoryEstimate`]: what a learner holds in memory at most, or nearly so. Known from the configuration and the environment before training
-//! begins, told in the log, and compared with what the machine, or the container, has.
+//! [`MemoryEstimate`]: what a learner holds in memory at most, or nearly so. Known from the configuration and the environment before
+//! anybody joins where the program knows the environment, and else when the first actor tells it; told in the log, and compared with
+//! what the machine, or the container, has.
 //!
 //! Everything in it is bounded: queues in bytes, streams in windows, the replay in transitions. Small change is left out:
 //! code, threads, the books.
@@ -7,10 +8,12 @@
 use std::fmt;
 
 use impresario_common::config::{AlgorithmConfig, RunConfig};
-use impresario_common::policy::PolicySpec;
-use impresario_common::space::EnvironmentSpec;
+use impresario_common::policy::{PolicyError, PolicySpec};
+use impresario_common::space::{ElementType, EnvironmentSpec, Space};
 use impresario_common::unroll::UnrollLayout;
 
+use crate::accounting::Accounting;
+use crate::intake::Intake;
 use crate::run::CONNECTION_WINDOW;
 
 /// Copies of the policy's numbers: weights, gradients, two averages of the optimiser, two versions on their way to actors, and a
@@ -35,31 +38,85 @@ pub struct MemoryEstimate {
     pub actor: u64,
 }
 
+/// What the estimate has to know of an environment and the policy for it.
+struct Sizes {
+    /// Bytes of an unroll's column.
+    column: u64,
+    /// Bytes of what the policy sees at once.
+    seen: u64,
+    /// Bytes of an action.
+    action: u64,
+    /// Numbers in the policy.
+    weights: u64,
+    /// Numbers that its layers give for an observation.
+    activations: u64,
+    /// Numbers that a critic of SAC sees.
+    critic_inputs: u64,
+}
+
+impl Sizes {
+    fn of_run(config: &RunConfig, environment: &EnvironmentSpec) -> Result<Self, PolicyError> {
+        let policy = PolicySpec::of_run(config, environment)?;
+        let layout = UnrollLayout::of_run(config, config.rollout.unroll_length, environment, &policy);
+        let (seen, action) = (policy.observation(), &environment.action);
+        Ok(Self {
+            column: layout.column_bytes() as u64,
+            seen: (seen.len() * seen.dtype().bytes()) as u64,
+            action: (action.len() * action.dtype().bytes()) as u64,
+            weights: policy.weight_count() as u64,
+            activations: policy.activations() as u64,
+            critic_inputs: (policy.input_len() + action.flat_len()) as u64,
+        })
+    }
+
+    /// Those of the smallest environment: observations of a byte, actions of a number. Encoders that look at images may have no use
+    /// for it; layers count only as far as the configuration names their sizes.
+    fn at_least(config: &RunConfig) -> Self {
+        let byte = Space::Box { low: vec![0.0], high: vec![1.0], shape: vec![1], dtype: ElementType::U8 };
+        let action = Space::Discrete { n: 1 };
+        let layout = UnrollLayout {
+            frame_stack: config.environment.frame_stack,
+            ..UnrollLayout::of_spaces(config.rollout.unroll_length, byte, action)
+        };
+        let hidden = config.policy.hidden.or(&[]);
+        let weights = hidden.windows(2).map(|pair| (pair[0] as u64 + 1) * pair[1] as u64).sum();
+        Self {
+            column: layout.column_bytes() as u64,
+            seen: config.environment.frame_stack as u64,
+            action: FLOAT,
+            weights,
+            activations: hidden.iter().map(|&width| width as u64).sum(),
+            critic_inputs: 2,
+        }
+    }
+}
+
 impl MemoryEstimate {
     /// That of a run in `environment`.
     ///
     /// # Errors
     /// If there is no policy for the environment.
-    pub fn of_run(
-        config: &RunConfig,
-        environment: &EnvironmentSpec,
-    ) -> Result<Self, impresario_common::policy::PolicyError> {
-        let policy = PolicySpec::of_run(config, environment)?;
-        let layout = UnrollLayout::of_run(config, config.rollout.unroll_length, environment, &policy);
-        let (column, columns) = (layout.column_bytes() as u64, config.learner.batch_size as u64);
+    pub fn of_run(config: &RunConfig, environment: &EnvironmentSpec) -> Result<Self, PolicyError> {
+        Ok(Self::of_sizes(config, &Sizes::of_run(config, environment)?))
+    }
+
+    /// What that of a run comes to at least, whatever its environment.
+    pub fn at_least(config: &RunConfig) -> Self {
+        Self::of_sizes(config, &Sizes::at_least(config))
+    }
+
+    fn of_sizes(config: &RunConfig, sizes: &Sizes) -> Self {
+        let &Sizes { column, seen, action, weights, activations, critic_inputs } = sizes;
+        let columns = config.learner.batch_size as u64;
         let queue = match config.learner.max_policy_lag.0 {
             Some(bound) => columns.saturating_mul(bound.saturating_add(1)).saturating_mul(column),
             None => u64::MAX,
         };
-        let seen = policy.observation();
-        let seen_bytes = (seen.len() * seen.dtype().bytes()) as u64;
         let (rows, replay, critics) = match &config.algorithm {
             AlgorithmConfig::Sac(sac) => {
-                let action = environment.action.len() * environment.action.dtype().bytes();
-                let transition = 2 * seen_bytes + action as u64 + FLOAT + 1;
-                let inputs = policy.input_len() + environment.action.flat_len();
+                let transition = 2 * seen + action + FLOAT + 1;
                 let layers = sac.critic_hidden.iter().chain([&1]);
-                let numbers = layers.fold((inputs as u64, 0), |(inputs, sum), &width| {
+                let numbers = layers.fold((critic_inputs, 0), |(inputs, sum), &width| {
                     (width as u64, sum + (inputs + 1) * width as u64)
                 });
                 let replay = (2 * transition).saturating_mul(sac.replay_capacity as u64);
@@ -67,24 +124,28 @@ impl MemoryEstimate {
             }
             _ => ((config.rollout.unroll_length as u64).saturating_add(1).saturating_mul(columns), 0, 0),
         };
-        let numbers = policy.weight_count() as u64;
-        Ok(Self {
-            network: FLOAT * (POLICY_COPIES * numbers + CRITIC_COPIES * critics),
+        Self {
+            network: FLOAT * (POLICY_COPIES * weights + CRITIC_COPIES * critics),
             queue: queue.min(config.learner.queue_bytes),
             // Values and their gradients.
             update: rows
-                .saturating_mul(seen_bytes + 2 * FLOAT * policy.activations() as u64)
+                .saturating_mul(seen + 2 * FLOAT * activations)
                 .saturating_add(columns.saturating_mul(column)),
             replay,
             actor: (config.rollout.envs_per_actor as u64).saturating_mul(column)
                 + u64::from(CONNECTION_WINDOW),
-        })
+        }
     }
 
     /// All of it, with as many connected actors.
     pub fn total(&self, actors: u64) -> u64 {
         let parts = [self.network, self.queue, self.update, self.replay, self.actor.saturating_mul(actors)];
         parts.into_iter().fold(0, u64::saturating_add)
+    }
+
+    /// Says it in the log.
+    pub fn tell(&self) {
+        tracing::info!("memory, at most about: {self}");
     }
 
     /// Why a machine with `available` bytes cannot hold it, and what to change; `None` if it can.
@@ -124,6 +185,37 @@ fn mebibytes(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
 
+/// Refuses a run that cannot go well on this machine, before anybody joins: one that may take more memory than there is, or whose
+/// actors, each worker of which has at least `columns` copies, could never be granted an unroll or make up a batch. Where `environment`
+/// is not known yet, what holds in every environment is judged, and the rest when the first actor tells it.
+///
+/// # Errors
+/// With a message that says what to change.
+pub fn judge(
+    config: &RunConfig,
+    environment: Option<&EnvironmentSpec>,
+    columns: usize,
+) -> Result<(), String> {
+    let estimate = match environment {
+        Some(environment) => {
+            let policy = PolicySpec::of_run(config, environment);
+            let policy = policy.map_err(|e| format!("{}: {e}", environment.id))?;
+            let length = config.rollout.unroll_length;
+            let layout = UnrollLayout::of_run(config, length, environment, &policy);
+            Intake::new(config, 0, Accounting::default()).check_shape(&layout, columns)?;
+            MemoryEstimate::of_run(config, environment).map_err(|e| format!("{}: {e}", environment.id))?
+        }
+        None => MemoryEstimate::at_least(config),
+    };
+    if environment.is_some() {
+        estimate.tell();
+    }
+    match available().and_then(|available| estimate.misfit(available)) {
+        Some(misfit) => Err(misfit),
+        None => Ok(()),
+    }
+}
+
 /// Bytes of memory that this process may have: the machine's, or its container's if that has fewer. `None` where that cannot be
 /// found out.
 pub fn available() -> Option<u64> {
@@ -141,8 +233,6 @@ fn total_of(meminfo: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use impresario_common::space::Space;
-
     use super::*;
 
     fn cartpole() -> EnvironmentSpec {
@@ -164,6 +254,68 @@ mod tests {
         assert_eq!(of(&config).queue, config.learner.queue_bytes);
         let sac = RunConfig::from_toml("algorithm.name = \"sac\"\nalgorithm.replay_capacity = 1000").unwrap();
         assert_eq!(of(&sac).replay, 2 * 1000 * (16 + 16 + 4 + 4 + 1));
+    }
+
+    #[test]
+    fn no_environment_takes_less_than_the_least() {
+        let pixels = Space::Box {
+            low: vec![0.0; 84 * 84],
+            high: vec![255.0; 84 * 84],
+            shape: vec![84, 84],
+            dtype: ElementType::U8,
+        };
+        let byte = Space::Box { low: vec![0.0], high: vec![1.0], shape: vec![1], dtype: ElementType::U8 };
+        let continuous = Space::boxed(&[-1.0], &[1.0]);
+        let environments = [
+            cartpole(),
+            EnvironmentSpec::new("Pixels-v0", pixels, Space::Discrete { n: 3 }),
+            EnvironmentSpec::new("Least-v0", byte, Space::Discrete { n: 1 }),
+            EnvironmentSpec::new("Number-v0", Space::Discrete { n: 1 }, continuous),
+        ];
+        let configurations = [
+            "",
+            "policy.hidden = [300, 200]",
+            "learner.max_policy_lag = \"unlimited\"",
+            "environment.frame_stack = 4\nrollout.unroll_length = 1\npolicy.core = \"lstm\"",
+            "algorithm.name = \"sac\"",
+        ];
+        for text in configurations {
+            let config = RunConfig::from_toml(text).unwrap();
+            let least = MemoryEstimate::at_least(&config);
+            for environment in &environments {
+                let Ok(estimate) = MemoryEstimate::of_run(&config, environment) else { continue };
+                let parts = |e: &MemoryEstimate| [e.network, e.queue, e.update, e.replay, e.actor];
+                let pairs = parts(&least).into_iter().zip(parts(&estimate));
+                assert!(
+                    pairs.clone().all(|(least, part)| least <= part),
+                    "{text} {}: {pairs:?}",
+                    environment.id
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_run_that_cannot_go_well_is_refused_with_what_to_change() {
+        let refused = |text: &str, environment: Option<&EnvironmentSpec>, columns| {
+            judge(&RunConfig::from_toml(text).unwrap(), environment, columns).err().unwrap_or_default()
+        };
+        let cartpole = cartpole();
+        assert_eq!(refused("", Some(&cartpole), 4), "");
+        assert_eq!(refused("", None, 1), "");
+        let endless = "algorithm.name = \"sac\"\nalgorithm.replay_capacity = 1000000000000";
+        for environment in [Some(&cartpole), None] {
+            let said = refused(endless, environment, 1);
+            assert!(said.contains("lower algorithm.replay_capacity"), "{said}");
+        }
+        let said = refused("learner.queue_bytes = 10000", Some(&cartpole), 1);
+        assert!(said.contains("a batch of 32 columns and an unroll of 1 need"), "{said}");
+        let said = refused("learner.max_policy_lag = 0\nlearner.batch_size = 4", Some(&cartpole), 8);
+        assert!(said.contains("exceeds the 4 columns that may be under way"), "{said}");
+        let said = refused("rollout.unroll_length = 1000000", Some(&cartpole), 64);
+        assert!(said.contains("more than the 268435456 of a message"), "{said}");
+        let said = refused("policy.encoder = \"nature\"", Some(&cartpole), 1);
+        assert!(said.contains("CartPole-v1"), "{said}");
     }
 
     #[test]

@@ -240,8 +240,7 @@ impl Roster {
             return Err(AdmissionError::Finished.into());
         }
         self.claim_environment(&environment)?;
-        // Those whose accounts were closed in the meantime need no place any more.
-        self.members.retain(|_, member| !member.closed.is_cancelled());
+        self.forget_closed();
         let mut places = self.places.lock();
         let actor = places.take().ok_or_else(|| {
             Refused::new(
@@ -261,6 +260,11 @@ impl Roster {
             (response.rollout, response.rollout_grant) = (rollout.state.into(), rollout.grant);
         }
         Ok(response)
+    }
+
+    /// Those whose accounts were closed in the meantime need no place among the members any more.
+    fn forget_closed(&self) {
+        self.members.retain(|_, member| !member.closed.is_cancelled());
     }
 
     /// Where an actor of this shape stood when the run was stopped, the first such one that nobody has taken up.
@@ -288,6 +292,7 @@ impl Roster {
         layout: &UnrollLayout,
     ) {
         let key = ActorKey { actor: identity.actor, incarnation: identity.incarnation };
+        self.forget_closed();
         let mut places = self.places.lock();
         if !places.may_adopt(key.actor) {
             return;

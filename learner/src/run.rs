@@ -12,12 +12,13 @@ use tonic::transport::Server;
 
 use impresario_common::config::{RecordArrivals, RunConfig};
 use impresario_common::policy::PolicySpec;
+use impresario_common::security::trouble::FULL;
 use impresario_common::space::EnvironmentSpec;
 use impresario_common::unroll::UnrollLayout;
 use impresario_common::wire::v1::learner_server::LearnerServer;
 use impresario_common::wire::{FILE_DESCRIPTOR_SET, MAX_FRAME_BYTES};
 
-use crate::access::{self, Access, Guard};
+use crate::access::{self, Access, Behind, Guard, Places};
 use crate::accounting::Accounting;
 use crate::algorithm::TrainError;
 use crate::arrivals::{self, ArrivalLog};
@@ -79,6 +80,8 @@ pub struct LearnerOptions {
     pub run_dir: RunDir,
     /// Where the run goes on from.
     pub resume: Option<Checkpoint>,
+    /// The environment, where it was known at the start and memory judged by it ([`memory::judge`]).
+    pub environment: Option<EnvironmentSpec>,
     /// Who may come.
     pub access: Access,
     /// Where metrics and health are asked for by whoever runs the machines.
@@ -98,7 +101,8 @@ pub async fn run(
 ) -> Result<Summary, LearnerError> {
     let internal =
         |what: &str, error: &dyn std::fmt::Display| LearnerError::Internal(format!("{what}: {error}"));
-    let LearnerOptions { config, run_dir, resume, access, operations, progress } = options;
+    let LearnerOptions { config, run_dir, resume, environment: judged, access, operations, progress } =
+        options;
     // Before anybody joins in vain.
     crate::device::open(config.learner.device).map_err(TrainError::from)?;
     let address = listener.local_addr().map_err(|e| internal("no address to listen on", &e))?;
@@ -127,7 +131,7 @@ pub async fn run(
         let metrics =
             move || expose(latest.load().as_deref(), &system_view(&config, &intake, &roster, &broadcast));
         // It ends with this function: nothing waits for it.
-        StopOnDrop(tokio::spawn(operations::serve(metrics, guard, listener, std::future::pending())))
+        StopOnDrop(tokio::spawn(operations::keep_serving(metrics, guard, listener)))
     });
     let mut ticks = tokio::time::interval(Duration::from_secs_f64(config.report.interval_seconds));
     ticks.tick().await;
@@ -143,6 +147,9 @@ pub async fn run(
                 let spec = known.ok().and_then(|known| known.clone());
                 let spec = spec.ok_or_else(|| internal("roster", &"gone"));
                 let started = spec.and_then(|spec| {
+                    if judged.as_ref() != Some(&spec) {
+                        check_memory(&config, &spec)?;
+                    }
                     let parts = Parts { intake: &intake, roster: &roster, broadcast: &broadcast, recorder: &recorder };
                     start(&config, &run_dir, resume.as_ref(), &spec, parts)
                 });
@@ -289,7 +296,6 @@ fn start(
     // A run without a goal is still judged by what counts as solved.
     parts.recorder.set_solved_return(goal.or(spec.solved_return));
     run_dir.write_environment(spec)?;
-    check_memory(config, spec)?;
     let mut trainer = Trainer::new(config, spec)?;
     if let Some(checkpoint) = resume {
         trainer.restore(checkpoint)?;
@@ -325,7 +331,7 @@ fn start(
 /// Tells what the run may take of memory, and refuses one that cannot fit.
 fn check_memory(config: &RunConfig, spec: &EnvironmentSpec) -> Result<(), LearnerError> {
     let estimate = MemoryEstimate::of_run(config, spec).map_err(TrainError::from)?;
-    tracing::info!("memory, at most about: {estimate}");
+    estimate.tell();
     match memory::available().and_then(|available| estimate.misfit(available)) {
         Some(misfit) => Err(LearnerError::Memory(misfit)),
         None => Ok(()),
@@ -383,10 +389,11 @@ pub async fn serve(
         .build_v1()
         .expect("the compiled-in descriptors are valid");
     let limits = service.roster().limits();
-    let (connections, message_bytes) = (limits.connections, limits.message_bytes);
+    let message_bytes = limits.message_bytes;
+    let places = Places { limit: limits.connections, name: "limits.connections", full: FULL };
     let guard = Guard::new(access.token);
     let learner = SetAside(LearnerServer::new(service).max_decoding_message_size(message_bytes));
-    let incoming = access::incoming(listener, access.tls, connections, KEEPALIVE);
+    let incoming = access::incoming(listener, Behind::Grpc(access.tls), places, KEEPALIVE);
     Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))

@@ -90,6 +90,20 @@ async fn a_full_queue_holds_admission_back_until_there_is_room() {
 }
 
 #[tokio::test]
+async fn a_lockstep_batch_comes_together_however_few_unrolls_of_an_actor_may_wait() {
+    let mut config = config(Some(0), 6);
+    config.limits.unrolls_in_flight = 1;
+    let intake = Intake::new(&config, 0, Accounting::default());
+    intake.join(key(0), 1, 2, &layout());
+    for sequence in 0..3 {
+        let admitted =
+            intake.admit(stream(0), sequence, progress(8 * (sequence + 1), 0), unroll(2, 0, sequence));
+        tokio::time::timeout(Duration::from_secs(30), admitted).await.expect("it is let in").unwrap();
+    }
+    assert_eq!(intake.next_batch().unwrap().batch.steps(), 6 * T);
+}
+
+#[tokio::test]
 async fn what_a_lost_actor_had_reported_is_counted_as_lost() {
     let intake = Intake::new(&config(None, 4), 0, Accounting::default());
     intake.join(key(0), 1, 2, &layout());

@@ -3,10 +3,10 @@
 
 use std::sync::LazyLock;
 
-use impresario_actor::env::gymnasium::described;
+use impresario_actor::env::gymnasium::rehearsal;
 use impresario_common::config::{Compression, RunConfig};
 use impresario_common::policy::Snapshot;
-use impresario_common::space::{EnvironmentSpec, Space};
+use impresario_common::space::{ElementType, EnvironmentSpec, Space};
 use impresario_common::unroll::{Unroll, UnrollLayout};
 use impresario_common::wire::v1;
 use impresario_learner::checkpoint::Checkpoint;
@@ -103,10 +103,49 @@ pub(crate) fn snapshot(bytes: &[u8]) -> bool {
     Snapshot::decode(bytes).is_ok()
 }
 
-/// What a Python worker says that its environment is. Says whether it was accepted.
-pub(crate) fn worker(json: &[u8]) -> bool {
-    let Ok(spec) = described("Thing-v0", json) else { return false };
+/// Spaces of observations and actions, for memory that is shared with a worker.
+static SPACES: LazyLock<[(Space, Space); 3]> = LazyLock::new(|| {
+    let pixels =
+        Space::Box { low: vec![0.0; 4], high: vec![9.0; 4], shape: vec![2, 2], dtype: ElementType::U8 };
+    let reals = Space::boxed(&[-1.0; 3], &[1.0; 3]);
+    [
+        (reals.clone(), Space::Discrete { n: 2 }),
+        (pixels, reals),
+        (Space::Discrete { n: 3 }, Space::MultiDiscrete { nvec: vec![2, 2] }),
+    ]
+});
+
+/// All that an actor reads of a Python worker. The first byte says what comes: the answer to what it shall make as it is sent, or only the
+/// JSON in it (`.`, `!`, `{`), the answer to a request to list (`l`), to a ring (`r`), to one that is timed (`t`), or what it
+/// leaves in shared memory, after a byte that chooses the spaces (`m`). Says whether it was accepted.
+pub(crate) fn worker(bytes: &[u8]) -> bool {
+    let Some((first, rest)) = bytes.split_first() else { return false };
+    let spec = match first {
+        b'l' => return rehearsal::listed(rest).is_ok(),
+        b'r' => return rehearsal::rung(rest).is_ok(),
+        b't' => {
+            let Ok(seconds) = rehearsal::timed(rest) else { return false };
+            assert!(seconds.is_finite() && seconds >= 0.0);
+            return true;
+        }
+        b'm' => return rest.split_first().is_some_and(|(choice, memory)| worker_memory(*choice, memory)),
+        b'{' => rehearsal::described("Thing-v0", bytes),
+        _ => rehearsal::made("Thing-v0", bytes).map_err(|failure| failure.to_string()),
+    };
+    let Ok(spec) = spec else { return false };
     // It goes to the learner next, which may refuse it.
     let _ = EnvironmentSpec::try_from(v1::EnvironmentSpec::from(&spec));
+    true
+}
+
+fn worker_memory(choice: u8, memory: &[u8]) -> bool {
+    let (observation, action) = &SPACES[usize::from(choice) % SPACES.len()];
+    let Ok(stepped) = rehearsal::stepped(observation, action, memory) else { return false };
+    let ends = stepped.truncated.iter().zip(&stepped.terminated);
+    assert!(ends.clone().all(|(truncated, terminated)| *truncated.max(terminated) <= 1));
+    let cut: Vec<usize> =
+        (0..).zip(ends).filter(|(_, (cut, over))| cut > over).map(|(copy, _)| copy).collect();
+    assert_eq!(stepped.finals.iter().map(|(copy, _)| *copy).collect::<Vec<_>>(), cut);
+    assert!(stepped.pictures <= 2);
     true
 }

@@ -45,7 +45,7 @@ use impresario_common::space::EnvironmentSpec;
 
 use measure::Measure;
 use picture::Picture;
-use track::SavedCopy;
+use track::{SavedCopy, Standing};
 
 /// Room for observations, in the element type that the environment's space declares.
 #[derive(Debug)]
@@ -180,8 +180,9 @@ pub trait VectorEnvironment: Send {
         false
     }
 
-    /// Where the copies stand; `None` where that is not known.
-    fn save(&self) -> Option<Vec<SavedCopy>> {
+    /// Where the copies stand; `None` where that is not known. Asked before every unroll of a lockstep run, so that it should take no
+    /// longer for a long episode.
+    fn save(&mut self) -> Option<Vec<Standing>> {
         None
     }
 

@@ -11,7 +11,7 @@ use impresario_common::random::Stream;
 use impresario_common::space::{ElementType, EnvironmentSpec, Space};
 
 use super::picture::Picture;
-use super::track::{SavedCopy, Track};
+use super::track::{SavedCopy, Standing, Track};
 use super::{
     Action, Environment, EnvironmentError, FinalObservations, ObservationMut, Transition, VectorEnvironment,
     VectorStep, cannot_draw,
@@ -162,8 +162,8 @@ impl<E: Environment> VectorEnvironment for NativeVector<E> {
         true
     }
 
-    fn save(&self) -> Option<Vec<SavedCopy>> {
-        self.copies.iter().map(|copy| copy.track.as_ref()?.save(&copy.random)).collect()
+    fn save(&mut self) -> Option<Vec<Standing>> {
+        self.copies.iter_mut().map(|copy| copy.track.as_mut()?.save(&copy.random)).collect()
     }
 
     fn restore(

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use prost::Message;
 use tokio_util::sync::CancellationToken;
 
-use super::position::{Position, Positions};
+use super::position::{Note, Positions};
 use crate::counters::Counters;
 use crate::downlink::LatestPolicy;
 use crate::grants::Grants;
@@ -32,7 +32,7 @@ pub(crate) struct Crew {
     /// Why the first worker that failed did.
     failure: Mutex<Option<WorkerFailure>>,
     /// Where each worker stood before its last unrolls, in a lockstep run.
-    positions: Mutex<Vec<VecDeque<Position>>>,
+    positions: Mutex<Vec<VecDeque<Note>>>,
     /// The worker whose turn it was for the first grant.
     first_turn: AtomicUsize,
 }
@@ -69,22 +69,34 @@ impl Crew {
     }
 
     /// Notes where `worker` stands; the newest `kept` such notes stay.
-    pub(crate) fn note_position(&self, worker: usize, position: Position, kept: usize) {
+    pub(crate) fn note_position(&self, worker: usize, note: Note, kept: usize) {
         let mut positions = self.positions.lock().unwrap_or_else(PoisonError::into_inner);
         let noted = &mut positions[worker];
-        noted.push_back(position);
+        noted.push_back(note);
         if noted.len() > kept {
             noted.pop_front();
         }
     }
 
-    /// Where the workers stand, for the learner to keep; empty if they do not say.
-    pub(crate) fn rollout(&self) -> Vec<u8> {
+    /// Where the workers stand, for the learner to keep; empty if they do not say, or if it takes more than `limit` bytes.
+    pub(crate) fn rollout(&self, limit: usize) -> Vec<u8> {
         let positions = self.positions.lock().unwrap_or_else(PoisonError::into_inner);
         if positions.iter().any(VecDeque::is_empty) {
             return vec![];
         }
-        Positions::new(self.first_turn.load(Ordering::Relaxed), &positions).encode_to_vec()
+        let positions = Positions::new(self.first_turn.load(Ordering::Relaxed), &positions);
+        let bytes = positions.encoded_len();
+        if bytes > limit {
+            tracing::warn!(
+                bytes,
+                limit,
+                "where this actor stands takes {bytes} bytes, more than the {limit} that a message has room for: if the run is \
+                 resumed, the one in its place starts new episodes, and the run goes another way; raise \
+                 limits.message_bytes, or shorten episodes or rollout.unroll_length"
+            );
+            return vec![];
+        }
+        positions.encode_to_vec()
     }
 
     /// Tells the workers to stop at their next step; whoever waits for anything is woken.
@@ -168,7 +180,26 @@ impl Drop for Enlisted {
 
 #[cfg(test)]
 mod tests {
+    use impresario_common::wire::v1;
+
     use super::*;
+    use crate::rollout::position::Position;
+
+    #[test]
+    fn where_workers_stand_is_told_if_all_of_them_say_and_there_is_room() {
+        let crew = Crew::new(2, 1);
+        let observations = v1::Tensor { data: vec![0; 5000].into(), ..v1::Tensor::default() };
+        let unroll = v1::Unroll { observations: Some(observations), ..v1::Unroll::default() };
+        let position = Position { grant: 3, unroll: Some(unroll), ..Position::default() };
+        let note = Note { position, copies: vec![] };
+        crew.note_position(0, note.clone(), 2);
+        assert!(crew.rollout(usize::MAX).is_empty(), "the other one has not said");
+        crew.note_position(1, note, 2);
+        let told = crew.rollout(usize::MAX);
+        assert!(told.len() > 10_000);
+        assert_eq!(crew.rollout(told.len()), told);
+        assert!(crew.rollout(told.len() - 1).is_empty());
+    }
 
     #[test]
     fn a_panic_or_an_error_stops_the_crew_and_the_first_is_kept() {

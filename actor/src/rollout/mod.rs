@@ -30,8 +30,8 @@ use crate::error::ActorError;
 use crate::options::Division;
 
 pub(crate) use crew::Crew;
-pub use position::Position;
 use position::Positions;
+pub use position::{Note, Position};
 pub use sampler::{ActionChoice, Filled, Sampler, SamplerError};
 
 /// What the workers are to do.

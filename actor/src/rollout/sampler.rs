@@ -14,9 +14,10 @@ use impresario_common::policy::distribution::{ActionDistribution, ActionMut, Dis
 use impresario_common::policy::{Policy, PolicyError};
 use impresario_common::random::Stream;
 use impresario_common::unroll::{Array, Unroll, UnrollLayout};
+use impresario_common::wire::v1;
 
 use super::noise::StateNoise;
-use super::position::{Position, SavedEpisode};
+use super::position::{Note, Position, SavedEpisode};
 use crate::counters::Counters;
 use crate::env::picture::Picture;
 use crate::env::{
@@ -170,24 +171,26 @@ impl Sampler {
         self.vector.keep_track()
     }
 
-    /// Where this sampler stands, with `unroll` as it was filled last; `None` where that is not known.
-    pub fn position(&self, unroll: &Unroll) -> Option<Position> {
+    /// Where this sampler stands, with the unroll that it filled last as it goes over the wire; `None` where that is not known.
+    pub fn position(&mut self, unroll: v1::Unroll) -> Option<Note> {
+        let copies = self.vector.save()?;
         let episode = |(episode, stream): (&Episode, &Stream)| SavedEpisode {
             undiscounted_return: episode.undiscounted_return,
             length: episode.length,
             actions: Some(stream.into()),
         };
         let (noise, noise_ages) = self.noise.save();
-        Some(Position {
+        let position = Position {
             grant: u64::MAX,
             started: self.started,
-            copies: self.vector.save()?,
             episodes: self.episodes.iter().zip(&self.action_streams).map(episode).collect(),
-            unroll: self.started.then(|| unroll.to_wire(&self.layout)),
+            unroll: self.started.then_some(unroll),
             core_states: self.core_states.clone(),
             noise,
             noise_ages,
-        })
+            ..Position::default()
+        };
+        Some(Note { position, copies })
     }
 
     /// Goes on from where another sampler stood; `unroll` becomes the one that it had filled last.

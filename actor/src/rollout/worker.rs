@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use impresario_common::unroll::{Unroll, UnrollLayout};
+use impresario_common::wire::v1;
 
 use super::crew::Crew;
-use super::position::Position;
 use super::sampler::{Filled, Sampler, SamplerError};
 use crate::env::Recovery;
 
@@ -32,6 +32,8 @@ impl Worker {
         let Crew { counters, grants, latest, outbox, .. } = &*crew;
         let mut unroll = std::mem::replace(&mut self.unroll, Unroll::zeros(&self.layout, 0));
         let mut failures = 0;
+        // The last one as it went over the wire: its arrays are the outbox's, too.
+        let mut sent = None;
         let mut stands = true;
         while let Some(permission) = grants.take(self.worker, &counters.waiting_grant) {
             let is_void = || grants.life() > permission.life;
@@ -39,7 +41,7 @@ impl Worker {
                 // Void, or the actor is stopping; then there is no further grant.
                 continue;
             };
-            self.note_position(&unroll, permission.grant);
+            self.note_position(&unroll, sent.take(), permission.grant);
             unroll.grant = permission.grant;
             unroll.policy_version = acting.version;
             unroll.life = acting.life;
@@ -62,6 +64,7 @@ impl Worker {
                 Filled::Complete => {
                     failures = 0;
                     let message = unroll.to_wire(&self.layout);
+                    sent = (self.positions_kept > 0).then(|| message.clone());
                     outbox.push(message, unroll.steps() as u64, &counters.waiting_uplink);
                 }
                 Filled::Stopped => {
@@ -72,17 +75,19 @@ impl Worker {
             }
         }
         if stands {
-            self.note_position(&unroll, u64::MAX);
+            self.note_position(&unroll, sent, u64::MAX);
         }
         Ok(())
     }
 
-    /// Notes where it stands before the unroll of `grant`, if such notes are kept.
-    fn note_position(&self, unroll: &Unroll, grant: u64) {
+    /// Notes where it stands before the unroll of `grant`, if such notes are kept; `sent` is `unroll` where it has been sent.
+    fn note_position(&mut self, unroll: &Unroll, sent: Option<v1::Unroll>, grant: u64) {
         if self.positions_kept > 0
-            && let Some(position) = self.sampler.position(unroll)
+            && let Some(mut note) =
+                self.sampler.position(sent.unwrap_or_else(|| unroll.to_wire(&self.layout)))
         {
-            self.crew.note_position(self.worker, Position { grant, ..position }, self.positions_kept);
+            note.position.grant = grant;
+            self.crew.note_position(self.worker, note, self.positions_kept);
         }
     }
 

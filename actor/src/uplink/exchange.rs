@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use impresario_common::wire::v1;
+use prost::Message;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
@@ -22,6 +23,9 @@ const GOODBYE_DEADLINE: Duration = Duration::from_secs(5);
 /// Messages handed to the connection ahead of what it can send. Small ones travel together; their arrays are the
 /// outbox's own.
 const SEND_AHEAD: usize = 32;
+
+/// Bytes that a message has at most around a Goodbye and the position in it: two tags, two lengths.
+const FIELDS: usize = 16;
 
 /// What this end of the stream is up to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,10 +144,10 @@ impl Uplink {
             Run::GoesOn => (Abandon::Unsent, UplinkEnd::Stopped),
         };
         self.crew.abandon(which);
-        let goodbye = v1::Goodbye {
-            progress: Some(self.crew.counters.progress()),
-            rollout: self.crew.rollout().into(),
-        };
+        let mut goodbye =
+            v1::Goodbye { progress: Some(self.crew.counters.progress()), rollout: Default::default() };
+        let room = self.message_bytes.saturating_sub(message_bytes(&goodbye));
+        goodbye.rollout = self.crew.rollout(room).into();
         let goodbye = message(v1::actor_message::Kind::Goodbye(goodbye));
         let deadline = Instant::now() + GOODBYE_DEADLINE;
         let farewell = async {
@@ -162,6 +166,11 @@ impl Uplink {
         }
         end
     }
+}
+
+/// Bytes of a message with this goodbye, but for the position that is to go into it.
+fn message_bytes(goodbye: &v1::Goodbye) -> usize {
+    goodbye.encoded_len() + FIELDS
 }
 
 fn with_progress(mut unroll: v1::Unroll, counters: &Counters) -> v1::actor_message::Kind {

@@ -42,6 +42,8 @@ pub(crate) struct Uplink {
     /// Tells the downlink whether the learner can be reached.
     pub(crate) connected: watch::Sender<bool>,
     pub(crate) patience: Patience,
+    /// Bytes that a message may have.
+    pub(crate) message_bytes: usize,
 }
 
 /// How one stream ended.

@@ -50,7 +50,7 @@ fn another_worker_goes_on_where_one_stood_in_every_environment_that_keeps_track(
             }
             let mut unroll = Unroll::zeros(&layout, COPIES as usize);
             unrolls(&mut first, &policy, &mut unroll, before);
-            let position = first.position(&unroll).unwrap().encode_to_vec();
+            let position = first.position(unroll.to_wire(&layout)).unwrap().position().encode_to_vec();
             let expected = unrolls(&mut first, &policy, &mut unroll, 3);
 
             let mut second = sampler(id, &layout, &policy_spec, 5);
@@ -77,7 +77,7 @@ fn a_position_that_the_same_actions_do_not_lead_to_is_refused() {
     first.keep_track();
     let mut unroll = Unroll::zeros(&layout, COPIES as usize);
     unrolls(&mut first, &policy, &mut unroll, 1);
-    let whole = first.position(&unroll).unwrap();
+    let whole = first.position(unroll.to_wire(&layout)).unwrap().position();
     let refused = |change: &dyn Fn(&mut Position), expected: &str| {
         let mut position = whole.clone();
         change(&mut position);

@@ -179,6 +179,12 @@ impl RunConfig {
         not_negative("learner.reconnect_seconds", learner.reconnect_seconds)?;
         not_negative("learner.grace_seconds", learner.grace_seconds)?;
         check_limits(&self.limits)?;
+        check(
+            "limits.connections",
+            &self.limits.connections,
+            self.limits.connections / 2 >= learner.wait_for_actors,
+            "must be at least twice learner.wait_for_actors, as each actor has two: the others would be waited for in vain",
+        )?;
         positive("report.interval_seconds", self.report.interval_seconds)?;
         positive("report.checkpoint_seconds", self.report.checkpoint_seconds)?;
         at_least_1("report.checkpoints_kept", self.report.checkpoints_kept)
@@ -568,6 +574,9 @@ mod tests {
         says(&["limits.connections=1"], "limits.connections is 1, must lie between 2");
         says(&["limits.joins_per_second=0"], "limits.joins_per_second is 0, must be at least 1");
         says(&["limits.unrolls_in_flight=0"], "limits.unrolls_in_flight is 0, must be at least 1");
+        let crowd = ["limits.connections=5", "learner.wait_for_actors=3"];
+        says(&crowd, "limits.connections is 5, must be at least twice learner.wait_for_actors");
+        with(&["limits.connections=6", "learner.wait_for_actors=3"]).unwrap();
         says(&["nonsense"], "not of the form");
         says(&["policy=3"], "policy is a section");
     }

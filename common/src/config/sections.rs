@@ -312,7 +312,8 @@ pub struct LimitsSection {
     /// Largest message that is accepted, in bytes; an unroll is one message. A stream whose message is larger is ended before
     /// room is made for it.
     pub message_bytes: usize,
-    /// Connections to the learner at a time; an actor has two. Further ones are turned away, and come again later.
+    /// Connections to the learner at a time; an actor has two, so that there must be twice as many as `learner.wait_for_actors`. Further ones
+    /// are turned away, and come again later.
     pub connections: usize,
     /// Actors that may join, or join again, a second; as many more may do so at once after a quiet second. Further ones are told
     /// to come again later.

@@ -1,5 +1,5 @@
-//! Connections for the gRPC service: accepted, counted, encrypted, and looked at before HTTP/2 has them, so that whoever speaks
-//! something else is told so and costs little.
+//! Connections for the gRPC service and the operations port: accepted, counted, encrypted, and looked at before HTTP has them, so that
+//! whoever speaks something else is told so and costs little.
 //!
 //! Every connection has a moment to show how it begins. The wrong beginning is answered in the language of whoever began: HTTP/2
 //! with a GOAWAY whose text says what to change, anything else with a line of HTTP/1.
@@ -8,7 +8,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use impresario_common::security::trouble::{FULL, SPEAKS_PLAINLY, SPEAKS_TLS};
+use impresario_common::security::trouble::{SPEAKS_PLAINLY, SPEAKS_TLS};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -37,33 +37,56 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// The first byte of TLS: the type of a handshake's record.
 const TLS_HANDSHAKE: u8 = 0x16;
 
+/// Statuses of HTTP/1.
+const BAD_REQUEST: &str = "400 Bad Request";
+const SERVICE_UNAVAILABLE: &str = "503 Service Unavailable";
+
 /// Reasons of HTTP/2 to end a connection.
 const INADEQUATE_SECURITY: u32 = 0xc;
 const ENHANCE_YOUR_CALM: u32 = 0xb;
 
-/// The connections that come to `listener`, at most `limit` at a time. The listener is closed when the stream is dropped.
+/// What is behind a door.
+pub(crate) enum Behind {
+    /// gRPC, encrypted if there are means to.
+    Grpc(Option<TlsAcceptor>),
+    /// Plain HTTP, 1 or 2.
+    Http,
+}
+
+/// How many may be behind a door at a time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Places {
+    pub(crate) limit: usize,
+    /// What the limit is called.
+    pub(crate) name: &'static str,
+    /// What is said to those beyond it.
+    pub(crate) full: &'static str,
+}
+
+/// The connections that come to `listener`, no more at a time than there are places. The listener is closed when the stream is
+/// dropped.
 pub(crate) fn incoming(
     listener: TcpListener,
-    tls: Option<TlsAcceptor>,
-    limit: usize,
+    behind: Behind,
+    places: Places,
     keepalive: Duration,
 ) -> ReceiverStream<io::Result<Socket>> {
     let (accepted, connections) = mpsc::channel(1);
-    let door = Arc::new(Door { tls, accepted, limit, keepalive, turned_away: Ration::default() });
+    let door = Arc::new(Door { behind, accepted, places, keepalive, turned_away: Ration::default() });
     tokio::spawn(accept(listener, door));
     ReceiverStream::new(connections)
 }
 
 struct Door {
-    tls: Option<TlsAcceptor>,
+    behind: Behind,
     accepted: mpsc::Sender<io::Result<Socket>>,
-    limit: usize,
+    places: Places,
     keepalive: Duration,
     turned_away: Ration,
 }
 
 async fn accept(listener: TcpListener, door: Arc<Door>) {
-    let places = Arc::new(Semaphore::new(door.limit));
+    let places = Arc::new(Semaphore::new(door.places.limit));
     let leaving = Arc::new(Semaphore::new(TURNING_AWAY));
     loop {
         let accepted = tokio::select! {
@@ -83,8 +106,8 @@ async fn accept(listener: TcpListener, door: Arc<Door>) {
             tokio::spawn(async move { door.let_in(stream, peer, place).await });
             continue;
         }
-        let limit = door.limit;
-        door.turned_away.warn(|| format!("turned {peer} away: limits.connections is {limit}"));
+        let Places { limit, name, .. } = door.places;
+        door.turned_away.warn(|| format!("turned {peer} away: {name} is {limit}"));
         if let Ok(place) = leaving.clone().try_acquire_owned() {
             tokio::spawn(async move { door.turn_away(stream, place).await });
         }
@@ -105,7 +128,7 @@ impl Door {
     async fn let_in(&self, stream: TcpStream, peer: Peer, place: OwnedSemaphorePermit) {
         match self.greet(stream).await {
             // Nobody takes it any more at the learner's end.
-            Ok(stream) => drop(self.accepted.send(Ok(Socket { stream, peer, _place: place })).await),
+            Ok((stream, _)) => drop(self.accepted.send(Ok(Socket { stream, peer, _place: place })).await),
             Err(Misfit::Gone(how)) => tracing::debug!("{peer} {how}"),
             Err(Misfit::Speaks(what)) => {
                 self.turned_away.warn(|| format!("turned {peer} away: it speaks {what}"));
@@ -117,32 +140,46 @@ impl Door {
     }
 
     async fn turn_away(&self, stream: TcpStream, _place: OwnedSemaphorePermit) {
-        if let Ok(mut stream) = self.greet(stream).await {
-            farewell(&mut stream, &goaway(ENHANCE_YOUR_CALM, FULL)).await;
+        match self.greet(stream).await {
+            Ok((mut stream, Language::Http1)) => {
+                farewell(&mut stream, &line(SERVICE_UNAVAILABLE, self.places.full)).await;
+            }
+            Ok((mut stream, Language::Http2)) => {
+                farewell(&mut stream, &goaway(ENHANCE_YOUR_CALM, self.places.full)).await;
+            }
+            Err(_) => {}
         }
     }
 
     /// Waits for how a connection begins, and encrypts it if that is asked for. Who begins otherwise is told.
-    async fn greet(&self, mut stream: TcpStream) -> Result<Stream, Misfit> {
+    async fn greet(&self, mut stream: TcpStream) -> Result<(Stream, Language), Misfit> {
         let set = stream.set_nodelay(true).and_then(|()| self.keep_alive(&stream));
         set.map_err(|e| Misfit::Gone(format!("is gone: {e}")))?;
-        let opening = timeout(GREETING, opening(&stream, self.tls.is_some())).await;
+        let encrypts = matches!(self.behind, Behind::Grpc(Some(_)));
+        let opening = timeout(GREETING, opening(&stream, encrypts)).await;
         let opening = opening
             .map_err(|_| Misfit::Gone("said nothing".into()))?
             .map_err(|e| Misfit::Gone(format!("is gone: {e}")))?;
-        match (opening, &self.tls) {
-            (Opening::Http2, None) => Ok(Stream::Plain(stream)),
-            (Opening::Tls, Some(tls)) => handshake(tls, stream).await,
-            (Opening::Http2, Some(_)) => {
+        match (opening, &self.behind) {
+            (Opening::Http2, Behind::Grpc(None) | Behind::Http) => {
+                Ok((Stream::Plain(stream), Language::Http2))
+            }
+            (Opening::Other, Behind::Http) => Ok((Stream::Plain(stream), Language::Http1)),
+            (Opening::Tls, Behind::Grpc(Some(tls))) => Ok((handshake(tls, stream).await?, Language::Http2)),
+            (Opening::Http2, Behind::Grpc(Some(_))) => {
                 farewell(&mut stream, &goaway(INADEQUATE_SECURITY, SPEAKS_TLS)).await;
                 Err(Misfit::Speaks("HTTP/2 without TLS"))
             }
-            (Opening::Tls, None) => {
-                farewell(&mut stream, &line(SPEAKS_PLAINLY)).await;
-                Err(Misfit::Speaks("TLS, and this learner has no --tls-cert"))
+            (Opening::Tls, Behind::Grpc(None) | Behind::Http) => {
+                farewell(&mut stream, &line(BAD_REQUEST, SPEAKS_PLAINLY)).await;
+                Err(Misfit::Speaks(match self.behind {
+                    Behind::Http => "TLS, which --metrics-listen does not",
+                    Behind::Grpc(_) => "TLS, and this learner has no --tls-cert",
+                }))
             }
-            (Opening::Other, _) => {
-                farewell(&mut stream, &line("a learner of Impresario listens here and speaks gRPC")).await;
+            (Opening::Other, Behind::Grpc(_)) => {
+                let text = "a learner of Impresario listens here and speaks gRPC";
+                farewell(&mut stream, &line(BAD_REQUEST, text)).await;
                 Err(Misfit::Speaks("neither gRPC nor TLS"))
             }
         }
@@ -152,6 +189,12 @@ impl Door {
         let settings = socket2::TcpKeepalive::new().with_time(self.keepalive);
         socket2::SockRef::from(stream).set_tcp_keepalive(&settings)
     }
+}
+
+/// What a connection speaks that is let in.
+enum Language {
+    Http1,
+    Http2,
 }
 
 /// How a connection begins.
@@ -225,9 +268,9 @@ fn goaway(reason: u32, text: &str) -> Vec<u8> {
 }
 
 /// An answer in HTTP/1, which people and most programs can read.
-fn line(text: &str) -> Vec<u8> {
+fn line(status: &str, text: &str) -> Vec<u8> {
     format!(
-        "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{text}\n",
+        "HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{text}\n",
         text.len() + 1
     )
     .into_bytes()

@@ -4,7 +4,8 @@
 //!
 //! * [`flags`]: what a learner is started with, the rule about listening beyond loopback, and what both come to.
 //! * [`guard`]: asks every call for the token.
-//! * `incoming`: accepts connections: TLS, a limit on their number, and an answer to whoever speaks something else.
+//! * `incoming`: accepts connections, those of the operations port as well: TLS, a limit on their number, and an answer to whoever speaks
+//!   something else.
 //! * `socket`: a connection, encrypted or not.
 //! * `rate`: a limit on events per second.
 //! * `ration`: a log line a second, however many there would be.
@@ -20,5 +21,5 @@ mod socket;
 
 pub use flags::{Access, AccessFlags};
 pub use guard::Guard;
-pub(crate) use incoming::incoming;
+pub(crate) use incoming::{Behind, Places, incoming};
 pub(crate) use rate::Rate;

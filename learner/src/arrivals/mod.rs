@@ -11,8 +11,9 @@
 //! # Format
 //!
 //! `arrivals/life-<number>.records` has the records of one life of the run, after the line [`MAGIC`]: each the length of its
-//! encoding and the CRC-32C of that (both `u32`, little-endian), and the encoding (protobuf). The first one is a [`Begin`]. A
-//! life that goes on from a checkpoint has it beside the records, as `life-<number>.safetensors`.
+//! encoding and the CRC-32C of that (both `u32`, little-endian), and the encoding (protobuf). The first one is a [`Begin`], and the
+//! last one an [`End`] if all that happened is on record. A life that goes on from a checkpoint has it beside the records, as
+//! `life-<number>.safetensors`.
 
 pub mod frames;
 pub mod log;
@@ -36,7 +37,7 @@ pub const MAGIC: &[u8] = b"impresario-arrivals-1\n";
 #[derive(Clone, PartialEq, Message)]
 pub struct Record {
     /// What.
-    #[prost(oneof = "Event", tags = "1, 2, 3")]
+    #[prost(oneof = "Event", tags = "1, 2, 3, 4")]
     pub event: Option<Event>,
 }
 
@@ -53,7 +54,14 @@ pub enum Event {
     /// A batch was trained on.
     #[prost(message, tag = "3")]
     Trained(Trained),
+    /// The life ended, and all that happened in it is on record. Absent where the learner was killed or the disk refused.
+    #[prost(message, tag = "4")]
+    End(End),
 }
+
+/// The life ended.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct End {}
 
 /// How a life of the run began.
 #[derive(Clone, PartialEq, Message)]

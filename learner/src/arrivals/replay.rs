@@ -78,6 +78,8 @@ pub struct Replayed {
     pub policy_version: u64,
     /// SHA-256 of its weights.
     pub weights: Vec<u8>,
+    /// Whether the records have said that this is all. Those of a learner that was killed, or whose disk refused, do not.
+    pub ended: bool,
 }
 
 /// One life of a run, replayed record by record.
@@ -87,8 +89,16 @@ pub struct Replay {
     trainer: Trainer,
     /// Arrivals of which columns are still to be trained, and how many.
     waiting: BTreeMap<u64, (Arc<Unroll>, usize)>,
+    /// Bytes of them,
+    waiting_bytes: u64,
+    /// and how many there can be.
+    room: u64,
     so_far: Replayed,
 }
+
+/// Times `learner.queue_bytes` that arrivals can come to which have not been trained on. Those in the queue are within it but for
+/// their final observations, and so is the batch that is in training meanwhile; final observations double an unroll at most.
+const ROOM_IN_QUEUES: u64 = 4;
 
 /// The lives of the run in `run_dir` that have arrivals on record, the first ones first.
 ///
@@ -163,7 +173,8 @@ impl Replay {
                 .map_err(|e| failed(e.into()))?,
             ..Replayed::default()
         };
-        Ok(Self { frames, layout, trainer, waiting: BTreeMap::new(), so_far })
+        let room = config.learner.queue_bytes.saturating_mul(ROOM_IN_QUEUES);
+        Ok(Self { frames, layout, trainer, waiting: BTreeMap::new(), waiting_bytes: 0, room, so_far })
     }
 
     /// What it has come to so far.
@@ -179,6 +190,10 @@ impl Replay {
         loop {
             match self.frames.next_record()?.map(|record| record.event) {
                 None => return Ok(false),
+                Some(_) if self.so_far.ended => {
+                    return Err(self.frames.contradiction("it comes after the end").into());
+                }
+                Some(Some(Event::End(_))) => self.so_far.ended = true,
                 Some(Some(Event::Arrival(arrival))) => self.take_in(arrival)?,
                 Some(Some(Event::Trained(trained))) => {
                     self.train(&trained)?;
@@ -214,6 +229,15 @@ impl Replay {
             );
             return Err(self.frames.contradiction(problem).into());
         }
+        self.waiting_bytes += unroll.bytes() as u64;
+        if self.waiting_bytes > self.room {
+            let problem = format!(
+                "{} bytes of unrolls wait to be trained on, more than {ROOM_IN_QUEUES} times learner.queue_bytes: no learner takes in \
+                 as many",
+                self.waiting_bytes
+            );
+            return Err(self.frames.contradiction(problem).into());
+        }
         self.waiting.insert(arrival.number, (Arc::new(unroll), copies));
         self.so_far.arrivals += 1;
         Ok(())
@@ -236,8 +260,8 @@ impl Replay {
             *left -= range.len();
             let spent = *left == 0;
             parts.push((unroll.clone(), range));
-            if spent {
-                self.waiting.remove(&part.arrival);
+            if spent && let Some((unroll, _)) = self.waiting.remove(&part.arrival) {
+                self.waiting_bytes -= unroll.bytes() as u64;
             }
         }
         if parts.is_empty() {
@@ -266,5 +290,73 @@ impl Replay {
         self.so_far.updates += 1;
         (self.so_far.policy_version, self.so_far.weights) = (snapshot.version, weights);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use impresario_common::space::{EnvironmentSpec, Space};
+
+    use super::super::{End, MAGIC, Record, content_hash, folder, frames, records_path};
+    use super::*;
+
+    /// A life that began as usual with room for `queue_bytes`, and in which `count` unrolls came that nobody trained on.
+    fn records(run_dir: &Path, queue_bytes: u64, count: u64) -> Vec<Event> {
+        std::fs::create_dir_all(folder(run_dir)).unwrap();
+        let mut config = RunConfig::default();
+        config.learner.queue_bytes = queue_bytes;
+        let environment = EnvironmentSpec::new(
+            "CartPole-v1",
+            Space::boxed(&[-1.0; 4], &[1.0; 4]),
+            Space::Discrete { n: 2 },
+        );
+        let policy = PolicySpec::of_run(&config, &environment).unwrap();
+        let layout = UnrollLayout::of_run(&config, config.rollout.unroll_length, &environment, &policy);
+        let begin = Begin {
+            config: config.to_toml().unwrap(),
+            environment: toml::to_string(&environment).unwrap(),
+            content: true,
+            ..Begin::default()
+        };
+        let (message, hash) = content_hash(&Unroll::zeros(&layout, 1), &layout);
+        let arrival = |number| {
+            let (content, hash) = (Some(message.clone()), hash.clone());
+            Event::Arrival(Arrival { number, copies: 1, content, hash, ..Arrival::default() })
+        };
+        [Event::Begin(begin)].into_iter().chain((0..count).map(arrival)).collect()
+    }
+
+    /// The life of these records, replayed to its end.
+    fn replay(run_dir: &Path, records: Vec<Event>) -> Result<Replayed, ReplayError> {
+        let mut bytes = MAGIC.to_vec();
+        for event in records {
+            frames::write(&mut bytes, &Record { event: Some(event) }).unwrap();
+        }
+        std::fs::write(records_path(run_dir, 0), bytes).unwrap();
+        let mut replay = Replay::open(run_dir, 0)?;
+        while replay.next_update()? {}
+        Ok(replay.so_far().clone())
+    }
+
+    #[test]
+    fn unrolls_that_nobody_trains_on_take_no_more_room_than_a_learner_has() {
+        let folder = tempfile::tempdir().unwrap();
+        // An unroll has 616 bytes.
+        let whole = replay(folder.path(), records(folder.path(), 1000, 6)).unwrap();
+        assert_eq!((whole.arrivals, whole.ended), (6, false));
+        let error = replay(folder.path(), records(folder.path(), 1000, 7)).unwrap_err().to_string();
+        assert!(error.contains("4312 bytes of unrolls wait") && error.contains("record 7"), "{error}");
+    }
+
+    #[test]
+    fn the_end_is_the_last_record() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut events = records(folder.path(), 1000, 2);
+        events.push(Event::End(End {}));
+        assert!(replay(folder.path(), events.clone()).unwrap().ended);
+        let late = events[2].clone();
+        events.push(late);
+        let error = replay(folder.path(), events).unwrap_err().to_string();
+        assert!(error.contains("it comes after the end"), "{error}");
     }
 }

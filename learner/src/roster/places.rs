@@ -12,6 +12,10 @@ use crate::pacing::ActorId;
 /// Bits of a place within its life's stretch: a million actors a life, four thousand lives.
 const STRETCH_BITS: u32 = 20;
 
+/// Actors of former lives that are remembered to have been taken in. Beyond it those of the oldest life are forgotten, together with the
+/// possibility that another one of that life comes back: it joins afresh.
+const MAX_ADOPTED: usize = 1 << 14;
+
 /// The places that have been given out, as a checkpoint keeps them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Places {
@@ -61,6 +65,17 @@ impl Places {
     /// The actor in `place` has come back.
     pub(super) fn adopt(&mut self, place: ActorId) {
         self.adopted.insert(place);
+        if self.adopted.len() > MAX_ADOPTED
+            && let Some(oldest) = self.adopted.first().copied().map(Self::life_of)
+        {
+            tracing::warn!(
+                life = oldest,
+                "{MAX_ADOPTED} actors of former lives have come back that no checkpoint knows: further ones of life {oldest} join afresh"
+            );
+            self.known.insert(oldest, 1 << STRETCH_BITS);
+            // Places count up from life to life.
+            self.adopted = self.adopted.split_off(&(oldest + 1).saturating_mul(1 << STRETCH_BITS));
+        }
     }
 }
 
@@ -86,6 +101,25 @@ mod tests {
         // Or from one of the second.
         let third = Places::resumed(second, 2);
         assert!(!third.may_adopt(2) && third.may_adopt(3) && !third.may_adopt(new));
+    }
+
+    #[test]
+    fn made_up_places_take_no_more_room_than_there_is_and_none_is_taken_in_twice() {
+        let mut places = Places::resumed(Places::default(), 3);
+        let of_life = |life: u32, number: u32| (life << STRETCH_BITS) + number;
+        places.adopt(of_life(1, 7));
+        let mut taken_in = 0;
+        for number in 0..3 * MAX_ADOPTED as u32 {
+            let place = of_life(2, number);
+            if places.may_adopt(place) {
+                places.adopt(place);
+                taken_in += 1;
+            }
+            assert!(places.adopted.len() <= MAX_ADOPTED);
+            assert!(!places.may_adopt(place) && !places.may_adopt(of_life(1, 7)));
+        }
+        assert_eq!(taken_in, MAX_ADOPTED + 1, "then that life is closed, too");
+        assert!(places.may_adopt(of_life(0, 5)), "which concerns no other");
     }
 
     #[test]

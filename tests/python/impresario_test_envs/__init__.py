@@ -162,6 +162,14 @@ class Trouble(Counter):
         return super().step(action)
 
 
+class Telltale(Counter):
+    """Tells which variables its process has, and the values of those that are Impresario's, and fails."""
+
+    def reset(self, *, seed=None, options=None):
+        values = {name: value for name, value in os.environ.items() if name.startswith("IMPRESARIO")}
+        raise RuntimeError(f"variables: {sorted(os.environ)}; values: {values}")
+
+
 class Missing(gym.Env):
     """Needs a package that nobody has."""
 
@@ -185,6 +193,7 @@ registered("Counter", Counter)
 registered("Limited", Counter, max_episode_steps=2, reward_threshold=12.5)
 registered("Trouble", Trouble)
 registered("Missing", Missing)
+registered("Telltale", Telltale)
 for mode in AutoresetMode:
     registered(f"Vector{mode.name}", None, vector_entry_point=lambda num_envs, mode=mode: CounterVector(num_envs, mode))
 registered("VectorChosen", Counter, vector_entry_point=chosen_mode)

@@ -106,9 +106,7 @@ impl Link {
     /// If the process fails, or cannot do what is asked; it is ended then.
     pub(super) fn ask<T: DeserializeOwned>(&mut self, message: &impl Serialize) -> Result<T, Failure> {
         self.say(message)?;
-        let bell = &mut self.bell;
-        let answered = answer(bell).and_then(|()| Ok(hear(bell)?));
-        answered.map_err(|problem| self.explain(problem))
+        take_answer(&mut self.bell).map_err(|problem| self.explain(problem))
     }
 
     /// Rings with `bytes`, waits until what they ask for is done, and reads the `N` bytes that come of it.
@@ -116,12 +114,8 @@ impl Link {
     /// # Errors
     /// If the process fails; it is ended then.
     pub(super) fn ring<const N: usize>(&mut self, bytes: &[u8]) -> Result<[u8; N], Failure> {
-        let mut told = [0; N];
-        let bell = &mut self.bell;
-        let rung = bell.write_all(bytes).map_err(Problem::Io).and_then(|()| answer(bell));
-        let answered = rung.and_then(|()| Ok(bell.read_exact(&mut told)?));
-        answered.map_err(|problem| self.explain(problem))?;
-        Ok(told)
+        let rung = self.bell.write_all(bytes).map_err(Problem::Io);
+        rung.and_then(|()| take_bytes(&mut self.bell)).map_err(|problem| self.explain(problem))
     }
 
     /// Why there was no answer. The process is ended.
@@ -154,7 +148,7 @@ impl Drop for Link {
 }
 
 /// What came of waiting for an answer.
-enum Problem {
+pub(super) enum Problem {
     Io(io::Error),
     /// The process told what it could not do.
     Told(Told),
@@ -206,8 +200,22 @@ fn say(bell: &mut UnixStream, message: &impl Serialize) -> io::Result<()> {
     bell.write_all(&text)
 }
 
+/// Waits for an answer in JSON.
+pub(super) fn take_answer<T: DeserializeOwned>(bell: &mut impl Read) -> Result<T, Problem> {
+    answer(bell)?;
+    Ok(hear(bell)?)
+}
+
+/// Waits for an answer of `N` bytes.
+pub(super) fn take_bytes<const N: usize>(bell: &mut impl Read) -> Result<[u8; N], Problem> {
+    answer(bell)?;
+    let mut told = [0; N];
+    bell.read_exact(&mut told)?;
+    Ok(told)
+}
+
 /// Waits until the process says that it is done.
-fn answer(bell: &mut UnixStream) -> Result<(), Problem> {
+fn answer(bell: &mut impl Read) -> Result<(), Problem> {
     let mut mark = [0];
     bell.read_exact(&mut mark)?;
     match &mark {
@@ -216,14 +224,18 @@ fn answer(bell: &mut UnixStream) -> Result<(), Problem> {
     }
 }
 
-fn hear<T: DeserializeOwned>(bell: &mut UnixStream) -> io::Result<T> {
+fn hear<T: DeserializeOwned>(bell: &mut impl Read) -> io::Result<T> {
     let mut length = [0; 4];
     bell.read_exact(&mut length)?;
     let length = u32::from_le_bytes(length);
     if length > MAX_MESSAGE_BYTES {
         return Err(io::Error::other(format!("it sent a message of {length} bytes")));
     }
-    let mut text = vec![0; length as usize];
-    bell.read_exact(&mut text)?;
+    // Room is made as the message comes, whatever its length is said to be.
+    let mut text = vec![];
+    bell.take(u64::from(length)).read_to_end(&mut text)?;
+    if text.len() < length as usize {
+        return Err(ErrorKind::UnexpectedEof.into());
+    }
     Ok(serde_json::from_slice(&text)?)
 }

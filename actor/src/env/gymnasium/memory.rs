@@ -17,6 +17,9 @@ const ALIGNMENT: usize = 64;
 /// Most pictures that come of a step: of the state in which an episode ended, and of that in which the next begins.
 const PICTURES: usize = 2;
 
+/// Numbers in the observations or actions of all copies together: a bound below which no size overflows.
+const MAX_NUMBERS: usize = 1 << 40;
+
 /// The file behind the shared memory, without a size yet.
 pub(super) fn create() -> io::Result<File> {
     Ok(File::from(memfd_create("impresario-environments", MemfdFlags::CLOEXEC)?))
@@ -37,8 +40,9 @@ struct Place {
     bytes: usize,
 }
 
+/// Where each array lies.
 #[derive(Debug, Clone, Copy)]
-struct Places {
+pub(super) struct Places {
     /// `[E, ...]`: what to act on next.
     observations: Place,
     /// `[E, ...]`: in which episodes ended.
@@ -75,6 +79,32 @@ impl Memory {
         copies: usize,
         picture_size: [usize; 2],
     ) -> io::Result<(Self, Layout)> {
+        let (places, layout, end) = Self::plan(spec, copies, picture_size)?;
+        file.set_len(end as u64)?;
+        // SAFETY: the file is anonymous: nobody truncates it, and nobody but the worker, whose process was started with it,
+        // can write to it. The worker writes only between a ring of the bell and its answer, a time in which
+        // the actor makes no reference to the bytes (`Process::ring` borrows them exclusively); a worker that breaks its turn
+        // by a failure is killed before the bytes are looked at again. Any bytes are valid numbers.
+        let map = unsafe { MmapMut::map_mut(file)? };
+        Ok((Self { map, places, picture_size }, layout))
+    }
+
+    /// Where everything goes, what to tell the worker about it, and bytes that it takes.
+    ///
+    /// # Errors
+    /// If that is more than can be counted.
+    pub(super) fn plan(
+        spec: &EnvironmentSpec,
+        copies: usize,
+        picture_size: [usize; 2],
+    ) -> io::Result<(Places, Layout, usize)> {
+        let numbers = spec.observation.len().max(spec.action.len()).checked_mul(copies);
+        if numbers.is_none_or(|numbers| numbers > MAX_NUMBERS) {
+            return Err(io::Error::other(format!(
+                "{copies} copies of observations {} and actions {} are too many for the memory that is shared",
+                spec.observation, spec.action
+            )));
+        }
         let of_all = |shape: Vec<usize>| [vec![copies], shape].concat();
         let (observation, action) = (&spec.observation, &spec.action);
         let (seen, done) = (numpy_name(observation.dtype()), numpy_name(action.dtype()));
@@ -103,13 +133,7 @@ impl Memory {
             pictures: place("pictures", "u1", 1, vec![PICTURES, picture_size[0], picture_size[1], 3]),
             shots: place("shots", "u1", 1, vec![1]),
         };
-        file.set_len(end as u64)?;
-        // SAFETY: the file is anonymous: nobody truncates it, and nobody but the worker, whose process was started with it,
-        // can write to it. The worker writes only between a ring of the bell and its answer, a time in which
-        // the actor makes no reference to the bytes (`Process::ring` borrows them exclusively); a worker that breaks its turn
-        // by a failure is killed before the bytes are looked at again. Any bytes are valid numbers.
-        let map = unsafe { MmapMut::map_mut(file)? };
-        Ok((Self { map, places, picture_size }, layout))
+        Ok((places, layout, end))
     }
 
     pub(super) fn observations(&mut self) -> &mut [u8] {
@@ -136,6 +160,14 @@ impl Memory {
         self.part(self.places.truncated)
     }
 
+    /// Whether every flag that the worker has written is 0 or 1, as those who read them rely on.
+    pub(super) fn flags_are_flags(&self) -> bool {
+        let Places { terminated, truncated, goes_on, .. } = self.places;
+        let flags =
+            [terminated, truncated, goes_on].map(|place| &self.map[place.offset..place.offset + place.bytes]);
+        flags.iter().all(|flags| flags.iter().all(|&flag| flag <= 1))
+    }
+
     pub(super) fn goes_on(&self) -> &[u8] {
         let Place { offset, bytes } = self.places.goes_on;
         &self.map[offset..offset + bytes]
@@ -159,6 +191,14 @@ impl Memory {
 
     fn part(&mut self, place: Place) -> &mut [u8] {
         &mut self.map[place.offset..place.offset + place.bytes]
+    }
+}
+
+impl Memory {
+    /// Fills it from its beginning, as a worker may that does not keep to its places.
+    pub(super) fn scribble(&mut self, bytes: &[u8]) {
+        let count = bytes.len().min(self.map.len());
+        self.map[..count].copy_from_slice(&bytes[..count]);
     }
 }
 

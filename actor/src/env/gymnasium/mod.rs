@@ -14,6 +14,7 @@
 //! - [`failure`], `old_names`: what can go wrong, and what to do about it;
 //! - `vector`: the copies as a [`VectorEnvironment`](super::VectorEnvironment);
 //! - [`listing`]: what there is;
+//! - [`rehearsal`]: all that is read of a worker, without one, for tests;
 //! - here: a name and its options, looked up.
 
 mod ears;
@@ -25,6 +26,7 @@ mod memory;
 mod old_names;
 mod process;
 mod protocol;
+pub mod rehearsal;
 mod vector;
 
 use std::sync::Arc;
@@ -36,7 +38,6 @@ use impresario_common::space::EnvironmentSpec;
 use failure::Failure;
 use interpreter::Interpreter;
 use process::{Camera, Process};
-use protocol::Description;
 use vector::GymnasiumVector;
 
 /// What a name begins with that asks for Gymnasium's environment even where there is a native one.
@@ -73,14 +74,6 @@ impl GymnasiumEnvironment {
     pub fn vector(&self, streams: Vec<Stream>) -> GymnasiumVector {
         GymnasiumVector::new(self.clone(), streams)
     }
-}
-
-/// The environment called `id` as a Python worker describes it: the JSON of `protocol`.
-///
-/// # Errors
-/// If it is no description, or contradicts itself.
-pub fn described(id: &str, json: &[u8]) -> Result<EnvironmentSpec, String> {
-    serde_json::from_slice::<Description>(json).map_err(|e| e.to_string())?.spec(id)
 }
 
 /// The name by which Gymnasium knows `id`.

@@ -70,9 +70,8 @@ impl Process {
         let request = Request { name, copies, options, filmed: camera == Camera::On };
         let description: Description = link.ask(&request)?;
         tracing::debug!(copies, "{name}: {}", description.stepping);
-        let drawn = description.picture;
+        let (drawn, size) = (description.picture, description.picture_size());
         let spec = description.spec(&options.id).map_err(Failure::Link)?;
-        let size = drawn.map_or([0; 2], |drawn| [drawn.height, drawn.width]);
         let (memory, layout) = Memory::new(&file, &spec, copies, size).map_err(refused)?;
         link.say(&layout)?;
         link.wait_for(Patience {
@@ -102,7 +101,10 @@ impl Process {
             Ring::Step => b"s",
         };
         self.link.ring::<0>(byte)?;
-        Ok(())
+        match self.memory.flags_are_flags() {
+            true => Ok(()),
+            false => Err(Failure::Link(NO_FLAGS.into())),
+        }
     }
 
     /// Seconds that `steps` steps of all copies at random take in a plain loop in the worker. The copies need a reset
@@ -113,14 +115,30 @@ impl Process {
     pub(super) fn seconds_alone(&mut self, steps: u32) -> Result<f64, Failure> {
         let [a, b, c, d] = steps.to_le_bytes();
         let told: [u8; 8] = self.link.ring(&[b't', a, b, c, d])?;
-        Ok(f64::from_le_bytes(told))
+        seconds(told).map_err(Failure::Link)
     }
 
     /// The pictures that the worker has made since this was called last.
     pub(super) fn take_pictures(&mut self) -> Vec<Picture> {
-        let seconds = self.seconds;
-        let [height, width] = self.memory.picture_size();
-        let pictures = self.memory.take_pictures();
-        pictures.map(|pixels| Picture::of_pixels(width, height, pixels.to_vec(), seconds)).collect()
+        pictures(&mut self.memory, self.seconds)
     }
+}
+
+/// What is wrong with memory in which [`Memory::flags_are_flags`] does not hold.
+pub(super) const NO_FLAGS: &str = "it wrote an end of an episode that is neither 0 nor 1";
+
+/// A time that the worker has told.
+pub(super) fn seconds(told: [u8; 8]) -> Result<f64, String> {
+    let seconds = f64::from_le_bytes(told);
+    match (0.0..f64::MAX).contains(&seconds) {
+        true => Ok(seconds),
+        false => Err(format!("it says that its steps took {seconds} s")),
+    }
+}
+
+/// The pictures in `memory`, each to be seen for `seconds`.
+pub(super) fn pictures(memory: &mut Memory, seconds: f64) -> Vec<Picture> {
+    let [height, width] = memory.picture_size();
+    let pictures = memory.take_pictures();
+    pictures.map(|pixels| Picture::of_pixels(width, height, pixels.to_vec(), seconds)).collect()
 }

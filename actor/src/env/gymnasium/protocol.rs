@@ -33,6 +33,12 @@ pub(super) struct Description {
     pub(super) picture: Option<Drawn>,
 }
 
+/// Numbers that an observation or an action may have, one-hot codes of choices included: as many as the learner accepts.
+const MAX_NUMBERS: usize = 1 << 24;
+
+/// Pixels of a picture along either side: more than any screen has.
+const MAX_PIXELS: usize = 1 << 14;
+
 /// What pictures are like.
 #[derive(Debug, Clone, Copy, Deserialize)]
 pub(super) struct Drawn {
@@ -78,11 +84,26 @@ enum Described {
 }
 
 impl Description {
+    /// Height and width of its pictures; nothing if it does not draw itself.
+    pub(super) fn picture_size(&self) -> [usize; 2] {
+        self.picture.map_or([0; 2], |drawn| [drawn.height, drawn.width])
+    }
+
     /// The environment called `id`.
     ///
     /// # Errors
     /// If the description contradicts itself.
     pub(super) fn spec(self, id: &str) -> Result<EnvironmentSpec, String> {
+        if let Some(Drawn { height, width, seconds }) = self.picture
+            && !(height.max(width) <= MAX_PIXELS && (0.0..f64::MAX).contains(&seconds))
+        {
+            return Err(format!("pictures of {width} x {height} pixels for {seconds} s"));
+        }
+        for (what, space) in [("observations", &self.observation), ("actions", &self.action)] {
+            if space.numbers().is_none_or(|numbers| numbers > MAX_NUMBERS) {
+                return Err(format!("{what} of more than {MAX_NUMBERS} numbers, one for each alternative"));
+            }
+        }
         let Composite::Leaf(action) = self.action.composite()? else {
             return Err("actions have parts".into());
         };
@@ -102,6 +123,20 @@ impl Description {
 }
 
 impl Described {
+    /// Numbers in an element, one-hot codes of choices included; `None` if they cannot be counted.
+    fn numbers(&self) -> Option<usize> {
+        fn sum(mut parts: impl Iterator<Item = Option<usize>>) -> Option<usize> {
+            parts.try_fold(0usize, |sum, numbers| sum.checked_add(numbers?))
+        }
+        match self {
+            Self::Discrete { n } => Some(*n as usize),
+            Self::MultiDiscrete { nvec } => sum(nvec.iter().map(|&n| Some(n as usize))),
+            Self::Box { shape, .. } => shape.iter().try_fold(1usize, |len, &size| len.checked_mul(size)),
+            Self::Dict { parts } => sum(parts.values().map(Self::numbers)),
+            Self::Tuple { parts } => sum(parts.iter().map(Self::numbers)),
+        }
+    }
+
     fn composite(self) -> Result<Composite, String> {
         Ok(match self {
             Self::Discrete { n } => Space::Discrete { n }.into(),
@@ -161,5 +196,25 @@ mod tests {
         assert_eq!(spec(&boxed("00000000")).unwrap().observation, Space::boxed(&[0.0], &[1.0]));
         assert!(spec(&boxed("0000000000000000")).unwrap_err().contains("2 and 1 bounds"));
         assert!(spec(r#"{"type": "multi_discrete", "nvec": []}"#).unwrap_err().contains("no number"));
+        let code = r#"{"type": "tuple", "parts": [{"type": "discrete", "n": 4000000000}]}"#;
+        assert!(spec(code).unwrap_err().contains("observations of more than 16777216 numbers"));
+        let boundless =
+            r#"{"type": "box", "low": "", "high": "", "shape": [4294967296, 4294967296], "dtype": "u8"}"#;
+        assert!(spec(boundless).unwrap_err().contains("observations of more than"));
+    }
+
+    #[test]
+    fn pictures_that_no_screen_has_are_refused() {
+        let drawn = |height: usize, seconds: &str| {
+            let space = r#"{"type": "discrete", "n": 2}"#;
+            let json = format!(
+                r#"{{"observation": {space}, "action": {space}, "max_episode_steps": null, "reward_threshold": null,
+                "stepping": "loop", "picture": {{"height": {height}, "width": 2, "seconds": {seconds}}}}}"#
+            );
+            serde_json::from_str::<Description>(&json).unwrap().spec("Thing-v0")
+        };
+        assert!(drawn(400, "0.02").is_ok());
+        assert!(drawn(usize::MAX, "0.02").unwrap_err().contains("pictures of 2 x"));
+        assert!(drawn(400, "-1").unwrap_err().contains("for -1 s"));
     }
 }

@@ -6,6 +6,7 @@ use rand::RngExt;
 
 use super::GymnasiumEnvironment;
 use super::failure::Failure;
+use super::memory::Memory;
 use super::process::{Camera, Process, Ring};
 use crate::env::picture::Picture;
 use crate::env::vector::Frame;
@@ -106,19 +107,7 @@ impl VectorEnvironment for GymnasiumVector {
         if self.camera == Camera::On {
             self.pictures.extend(process.take_pictures());
         }
-        let memory = process.memory();
-        copy_out(memory.observations(), out.observations);
-        out.rewards.copy_from_slice(memory.rewards());
-        out.terminated.copy_from_slice(memory.terminated());
-        out.truncated.copy_from_slice(memory.truncated());
-        let mut finals = view(memory.finals(), &self.frame.spec().observation);
-        for (copy, (truncated, terminated)) in out.truncated.iter().zip(&*out.terminated).enumerate() {
-            if truncated > terminated {
-                let last = finals.part(self.frame.observation(copy));
-                self.frame.hand_over(last, copy, &mut *out.final_observations)?;
-            }
-        }
-        Ok(())
+        take_step(process.memory(), &self.frame, out)
     }
 
     fn steps_elsewhere(&self) -> bool {
@@ -156,6 +145,26 @@ impl VectorEnvironment for GymnasiumVector {
 }
 
 /// Shared bytes as the numbers that they are.
+/// What a step led to, from shared memory to those who asked for it.
+pub(super) fn take_step(
+    memory: &mut Memory,
+    frame: &Frame,
+    out: VectorStep<'_>,
+) -> Result<(), EnvironmentError> {
+    copy_out(memory.observations(), out.observations);
+    out.rewards.copy_from_slice(memory.rewards());
+    out.terminated.copy_from_slice(memory.terminated());
+    out.truncated.copy_from_slice(memory.truncated());
+    let mut finals = view(memory.finals(), &frame.spec().observation);
+    for (copy, (truncated, terminated)) in out.truncated.iter().zip(&*out.terminated).enumerate() {
+        if truncated > terminated {
+            let last = finals.part(frame.observation(copy));
+            frame.hand_over(last, copy, &mut *out.final_observations)?;
+        }
+    }
+    Ok(())
+}
+
 fn view<'a>(bytes: &'a mut [u8], space: &Space) -> ObservationMut<'a> {
     use impresario_common::space::ElementType::{F32, I32, U8};
     match space.dtype() {

@@ -240,6 +240,21 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn no_pause_is_longer_than_two_seconds_however_long_the_learner_is_away() {
+        let address = Address::parse("http://localhost:7000", &ClientFlags::default()).unwrap();
+        let mut patience = Patience::new(&address, Duration::from_secs(3600));
+        let mut longest = Duration::ZERO;
+        loop {
+            let start = Instant::now();
+            let Ok(()) = patience.pause("nobody listens").await else { break };
+            longest = longest.max(start.elapsed());
+        }
+        // The timer's grain is a millisecond.
+        assert!(longest <= 2 * MAX_PAUSE + Duration::from_millis(1), "{longest:?}");
+        assert!(2 * MAX_PAUSE <= Duration::from_secs(2));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn patience_pauses_longer_each_time_and_ends() {
         let address = Address::parse("http://localhost:7000", &ClientFlags::default()).unwrap();
         let mut patience = Patience::new(&address, Duration::from_secs(60));

@@ -129,6 +129,8 @@ pub async fn run(
         // It ends with this function: nothing waits for it.
         StopOnDrop(tokio::spawn(operations::serve(metrics, guard, listener, std::future::pending())))
     });
+    let watching = intake.clone();
+    let _watching = StopOnDrop(tokio::spawn(async move { watching.watch().await }));
     let mut ticks = tokio::time::interval(Duration::from_secs_f64(config.report.interval_seconds));
     ticks.tick().await;
 

@@ -17,8 +17,9 @@ use crate::error::ActorError;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time that an answer to a single call may take.
 pub(crate) const CALL_DEADLINE: Duration = Duration::from_secs(10);
-/// A silent connection is probed this often, and given up when a probe stays unanswered as long.
-const KEEPALIVE: Duration = Duration::from_secs(10);
+/// A silent connection is probed this often, and given up when a probe stays unanswered as long: so late does an actor notice that
+/// the learner's machine is gone, since nobody is left to tell it.
+const KEEPALIVE: Duration = Duration::from_secs(5);
 /// Bytes that may be under way on one stream, and on one connection.
 const STREAM_WINDOW: u32 = 2 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;

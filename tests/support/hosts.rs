@@ -269,7 +269,8 @@ struct Way {
 
 impl Way {
     fn carry(mut self) {
-        let mut under_way = BinaryHeap::new();
+        // By when they arrive, then by when they came.
+        let mut under_way: BinaryHeap<Reverse<(Instant, u64, Vec<u8>)>> = BinaryHeap::new();
         let mut frame = [0; FRAME];
         for number in 0u64.. {
             if self.cut.load(SeqCst) {
@@ -277,13 +278,13 @@ impl Way {
             }
             let mut wait = IDLE;
             while let Some(Reverse((due, ..))) = under_way.peek() {
-                wait = Instant::saturating_duration_since(due, Instant::now());
+                wait = due.saturating_duration_since(Instant::now());
                 if !wait.is_zero() {
                     break;
                 }
                 let Some(Reverse((_, _, frame))) = under_way.pop() else { break };
                 // A pulled cable takes nothing.
-                let _ = self.to.write(&Vec::as_slice(&frame));
+                let _ = self.to.write(&frame);
                 wait = IDLE;
             }
             let milliseconds = wait.min(IDLE).as_micros().div_ceil(1000) as u16;

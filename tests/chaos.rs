@@ -7,11 +7,13 @@
 mod proxy;
 mod support;
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use proxy::Proxy;
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 use support::{
     Process, assert_balanced, newest, produced, resume_learner, run, start_actor, start_learner, summary,
     trained, url_of, wait_until,
@@ -85,16 +87,30 @@ fn checkpointed_steps(run_dir: &Path) -> u64 {
     impresario_learner::checkpoint::latest(&run_dir.join("checkpoints")).unwrap().unwrap().1.env_steps
 }
 
-/// Kills the learner, and lets another one go on; tells how long it took from that one's address to the first new step.
-fn replace(learner: Process, run_dir: &Path, url: &str, args: &[&str]) -> Process {
+/// Kills the learner, and lets another one go on; how long it took from that one's address to the first new step.
+fn replace(learner: Process, run_dir: &Path, url: &str, args: &[&str]) -> (Process, Duration) {
     kill(learner);
     let steps = checkpointed_steps(run_dir);
     let mut learner = resume_learner(run_dir, url, args);
-    assert_eq!(url_of(&mut learner), url);
+    let took = training_goes_on(&mut learner, url, steps);
+    (learner, took)
+}
+
+/// How long it takes a learner that goes on from `steps` from its address to the first new step.
+fn training_goes_on(learner: &mut Process, url: &str, steps: u64) -> Duration {
+    assert_eq!(url_of(learner), url);
     let listening = Instant::now();
-    trained(&mut learner, steps + 1);
-    println!("training went on {:.2} s after the next learner listened", listening.elapsed().as_secs_f64());
-    learner
+    trained(learner, steps + 1);
+    listening.elapsed()
+}
+
+/// Keeps others from taking a port that nobody listens at: it refuses connections for as long as this lives.
+fn keep_free(url: &str) -> Socket {
+    let address: SocketAddr = url.strip_prefix("http://").unwrap().parse().unwrap();
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_reuse_address(true).unwrap();
+    socket.bind(&address.into()).unwrap();
+    socket
 }
 
 #[test]
@@ -121,7 +137,9 @@ fn a_run_in_which_everything_dies_is_solved_and_every_step_is_accounted_for() {
             checkpointed(&mut learner, folder.path());
             recovered.extend(grants_back(&learner.log(), &killed));
             killed.clear();
-            learner = replace(learner, folder.path(), &url, &[]);
+            let took;
+            (learner, took) = replace(learner, folder.path(), &url, &[]);
+            println!("training went on {took:.2?} after the next learner listened");
         }
         if kills == PARTITION {
             network.partition();
@@ -146,9 +164,10 @@ fn a_run_in_which_everything_dies_is_solved_and_every_step_is_accounted_for() {
         "grants of {} killed actors went to others after so many seconds: {recovered:.2?}",
         recovered.len()
     );
-    // Killed a last time; the next one ends the run by the rule that ends a calm one.
+    // Killed a last time; the next one ends the run by the rule that ends a calm one, when all actors are back.
     let goal = ["--until-return", "475", "--set", "learner.wait_for_actors=4"];
-    let learner = replace(learner, folder.path(), &url, &goal);
+    let (learner, took) = replace(learner, folder.path(), &url, &goal);
+    println!("all four were back {took:.2?} after the last learner listened, two of whom nobody tells");
     let ended = learner.end();
     assert_eq!(ended.code(), 0, "{}", ended.stderr);
     for actor in actors {
@@ -189,13 +208,12 @@ fn actors_wait_two_minutes_for_a_learner_that_is_away_and_go_on_with_the_next_on
     checkpointed(&mut learner, folder.path());
     kill(learner);
     let steps = checkpointed_steps(folder.path());
+    let port = keep_free(&url);
     std::thread::sleep(AWAY);
+    drop(port);
     let mut learner = resume_learner(folder.path(), &url, &[]);
-    assert_eq!(url_of(&mut learner), url);
-    let listening = Instant::now();
-    trained(&mut learner, steps + 1);
-    let after = listening.elapsed().as_secs_f64();
-    println!("training went on {after:.2} s after a learner listened again that was away for {AWAY:?}");
+    let took = training_goes_on(&mut learner, &url, steps);
+    println!("training went on {took:.2?} after a learner listened again that was away for {AWAY:?}");
     wait_until("both actors are back", || newest(&learner, "actors") == Some(2));
     goes_on(&mut learner);
     learner.signal("TERM");

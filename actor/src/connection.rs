@@ -256,6 +256,21 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn actors_that_lost_the_learner_together_do_not_come_back_together() {
+        let address = Address::parse("http://localhost:7000", &ClientFlags::default()).unwrap();
+        let mut attempts = vec![];
+        for _ in 0..2 {
+            let mut patience = Patience::new(&address, Duration::from_secs(60));
+            let start = Instant::now();
+            for _ in 0..10 {
+                patience.pause("nobody listens").await.unwrap();
+            }
+            attempts.push(start.elapsed());
+        }
+        assert_ne!(attempts[0], attempts[1], "ten pauses of each");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn patience_pauses_longer_each_time_and_ends() {
         let address = Address::parse("http://localhost:7000", &ClientFlags::default()).unwrap();
         let mut patience = Patience::new(&address, Duration::from_secs(60));

@@ -17,8 +17,9 @@ use crate::error::ActorError;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time that an answer to a single call may take.
 pub(crate) const CALL_DEADLINE: Duration = Duration::from_secs(10);
-/// A silent connection is probed this often, and given up when a probe stays unanswered as long.
-const KEEPALIVE: Duration = Duration::from_secs(10);
+/// A silent connection is probed this often, and given up when a probe stays unanswered as long: so late does an actor notice that
+/// the learner's machine is gone, since nobody is left to tell it.
+const KEEPALIVE: Duration = Duration::from_secs(5);
 /// Bytes that may be under way on one stream, and on one connection.
 const STREAM_WINDOW: u32 = 2 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
@@ -237,6 +238,36 @@ mod tests {
         assert_eq!(CallError::from(status), expected);
         assert!(matches!(CallError::from(Status::unavailable("")), CallError::Unreachable(_)));
         assert!(matches!(CallError::from(Status::unimplemented("")), CallError::Refused { .. }));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_pause_is_longer_than_two_seconds_however_long_the_learner_is_away() {
+        let address = Address::parse("http://localhost:7000", &ClientFlags::default()).unwrap();
+        let mut patience = Patience::new(&address, Duration::from_secs(3600));
+        let mut longest = Duration::ZERO;
+        loop {
+            let start = Instant::now();
+            let Ok(()) = patience.pause("nobody listens").await else { break };
+            longest = longest.max(start.elapsed());
+        }
+        // The timer's grain is a millisecond.
+        assert!(longest <= 2 * MAX_PAUSE + Duration::from_millis(1), "{longest:?}");
+        assert!(2 * MAX_PAUSE <= Duration::from_secs(2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn actors_that_lost_the_learner_together_do_not_come_back_together() {
+        let address = Address::parse("http://localhost:7000", &ClientFlags::default()).unwrap();
+        let mut attempts = vec![];
+        for _ in 0..2 {
+            let mut patience = Patience::new(&address, Duration::from_secs(60));
+            let start = Instant::now();
+            for _ in 0..10 {
+                patience.pause("nobody listens").await.unwrap();
+            }
+            attempts.push(start.elapsed());
+        }
+        assert_ne!(attempts[0], attempts[1], "ten pauses of each");
     }
 
     #[tokio::test(start_paused = true)]

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::sync::Notify;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use impresario_common::config::{LimitsSection, RunConfig};
@@ -35,7 +36,7 @@ pub use books::SavedBooks;
 /// probably died; if it is back in time, it goes on as if nothing had happened.
 const DISCONNECTED_GRACE: Duration = Duration::from_secs(1);
 
-/// How often the trainer looks for silent actors while it waits.
+/// How often somebody looks for silent actors.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How often an admission that waits for room looks again, and gives a sign of life for its actor, whose own
@@ -577,6 +578,16 @@ impl Intake {
         state.accounting()
     }
 
+    /// Looks for silent actors for as long as it is polled: the trainer, which looks while it waits, may be busy for long.
+    pub async fn watch(&self) {
+        let mut looks = tokio::time::interval(SWEEP_INTERVAL);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            looks.tick().await;
+            self.sweep(&mut self.state.lock());
+        }
+    }
+
     /// When the first unroll was granted.
     pub fn started(&self) -> Option<Instant> {
         self.state.lock().started
@@ -628,6 +639,7 @@ impl Intake {
             }
         }
         for actor in lost {
+            tracing::warn!(actor, "actor is gone: what it held counts as lost");
             state.close(actor);
             self.departure.notify_waiters();
         }
@@ -671,4 +683,18 @@ pub(crate) fn assemble(layout: &UnrollLayout, mut parts: Vec<(Arc<Unroll>, std::
         }
     };
     Work { batch, episodes, parts: vec![] }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_is_dead_or_silent_loses_its_grants_within_ten_seconds_unless_told_otherwise() {
+        // A look that is late by more excuses everybody for as long.
+        let look = SWEEP_INTERVAL + SWEEP_LATE;
+        let silent = Duration::from_secs_f64(RunConfig::default().learner.grant_timeout_seconds);
+        assert!(silent + look < Duration::from_secs(10), "a silent one");
+        assert!(DISCONNECTED_GRACE + look < Duration::from_secs(5), "one whose stream has ended");
+    }
 }

@@ -133,6 +133,8 @@ pub async fn run(
         // It ends with this function: nothing waits for it.
         StopOnDrop(tokio::spawn(operations::keep_serving(metrics, guard, listener)))
     });
+    let watching = intake.clone();
+    let _watching = StopOnDrop(tokio::spawn(async move { watching.watch().await }));
     let mut ticks = tokio::time::interval(Duration::from_secs_f64(config.report.interval_seconds));
     ticks.tick().await;
 

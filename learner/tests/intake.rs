@@ -335,6 +335,32 @@ async fn nobody_is_silent_while_the_learner_itself_stood_still() {
 }
 
 #[tokio::test]
+async fn a_silent_actors_grants_go_to_others_while_the_trainer_is_busy() {
+    let mut config = config(Some(0), 4);
+    config.learner.wait_for_actors = 2;
+    config.learner.grant_timeout_seconds = 0.3;
+    let intake = Intake::new(&config, 0, Accounting::default());
+    let [silent, lively] = [0, 1].map(|actor| {
+        intake.join(key(actor), 1, 2, &layout());
+        intake.connect(key(actor)).unwrap().key
+    });
+    for stream in [silent, lively] {
+        assert_eq!(intake.mail(stream).unwrap().grants.len(), 1);
+    }
+    // Nobody asks for a batch or a report.
+    let heard = async {
+        while intake.mail(lively).unwrap().grants.is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            intake.progress(lively, progress(0, 0)).unwrap();
+        }
+    };
+    tokio::select! {
+        () = intake.watch() => {}
+        heard = tokio::time::timeout(Duration::from_secs(30), heard) => heard.unwrap(),
+    }
+}
+
+#[tokio::test]
 async fn a_batch_that_the_trainer_broke_off_is_not_left_in_flight() {
     let intake = Intake::new(&config(None, 2), 0, Accounting::default());
     intake.join(key(0), 1, 2, &layout());

@@ -16,6 +16,9 @@ pub const DEADLINE: Duration = Duration::from_secs(240);
 /// Longest wait for the end of a log whose process has ended.
 const LOG_ENDS: Duration = Duration::from_secs(5);
 
+/// The binary under test.
+pub const BINARY: &str = env!("CARGO_BIN_EXE_impresario");
+
 /// A running `impresario`, killed when dropped.
 pub struct Process {
     child: Child,
@@ -45,7 +48,12 @@ pub fn start(args: &[&str]) -> Process {
 
 /// Starts `impresario` with `args` and variables of the environment.
 pub fn start_with(args: &[&str], variables: &[(&str, &str)]) -> Process {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_impresario"))
+    start_by(Command::new(BINARY), args, variables)
+}
+
+/// Starts `command`, which is `impresario` or becomes it, with `args` and variables of the environment.
+pub fn start_by(mut command: Command, args: &[&str], variables: &[(&str, &str)]) -> Process {
+    let mut child = command
         .args(args)
         .env("RUST_LOG", "info")
         .env_remove("IMPRESARIO_TOKEN")
@@ -138,11 +146,25 @@ pub fn start_learner(run_dir: &Path, args: &[&str]) -> (Process, String) {
     let run_dir = run_dir.to_str().expect("a path in UTF-8");
     let fixed = ["learner", "--listen", "127.0.0.1:0", "--log-format", "json", "--run-dir", run_dir];
     let mut learner = start(&[&fixed, args].concat());
+    let url = url_of(&mut learner);
+    (learner, url)
+}
+
+/// Waits for the address of a learner that logs in JSON.
+pub fn url_of(learner: &mut Process) -> String {
     let address = learner.wait_for("the learner's address", |line| {
         let event: Value = serde_json::from_str(line).ok()?;
         Some(event["address"].as_str()?.to_owned())
     });
-    (learner, format!("http://{address}"))
+    format!("http://{address}")
+}
+
+/// A number of a learner's newest report.
+pub fn newest(learner: &Process, key: &str) -> Option<u64> {
+    learner.log().lines().rev().find_map(|line| {
+        let event: Value = serde_json::from_str(line).ok()?;
+        event["steps"].as_u64().and_then(|_| event[key].as_u64())
+    })
 }
 
 /// A learner that goes on with the run in `run_dir` at the very address.

@@ -287,7 +287,7 @@ impl Default for LearnerSection {
             wait_for_actors: 1,
             threads: 1,
             device: LearnerDevice::Cpu,
-            grant_timeout_seconds: 10.0,
+            grant_timeout_seconds: 8.0,
             reconnect_seconds: 30.0,
             grace_seconds: 10.0,
             max_skipped_updates: 10,

@@ -44,18 +44,37 @@ struct Value {
     simple_value: Option<f32>,
 }
 
+/// What names of event files begin with.
+const PREFIX: &str = "events.out.tfevents.";
+
+/// The latest time in the names of event files in `dir`.
+fn newest(dir: &Path) -> io::Result<Option<u64>> {
+    let mut newest = None;
+    for entry in std::fs::read_dir(dir)? {
+        let name = entry?.file_name();
+        let time = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split('.').next()?.parse().ok());
+        newest = newest.max(time);
+    }
+    Ok(newest)
+}
+
 /// An event file of the run.
 #[derive(Debug)]
 pub struct TensorBoard(AppendFile);
 
 impl TensorBoard {
-    /// Starts a file `events.out.tfevents.<unix time>.<host>` in `dir`.
+    /// Starts a file `events.out.tfevents.<unix time>.<host>` in `dir`. TensorBoard reads files in the order of their names, so
+    /// its time is later than those of the files that are there, even if the clock has been set back.
     ///
     /// # Errors
     /// If it cannot be opened for writing.
     pub fn create(dir: &Path) -> io::Result<Self> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let name = format!("events.out.tfevents.{:010}.{}", now.as_secs(), host_name());
+        let seconds = match newest(dir)? {
+            Some(newest) if newest > now.as_secs() => newest.saturating_add(1),
+            _ => now.as_secs(),
+        };
+        let name = format!("{PREFIX}{seconds:010}.{}", host_name());
         let mut file = AppendFile::open(&dir.join(name))?;
         let first = Event {
             wall_time: now.as_secs_f64(),
@@ -209,6 +228,21 @@ mod tests {
         assert_eq!(value(&events[1], "learner/explained_variance"), None);
         assert_eq!(value(&events[3], "rollout/mean_return"), Some(12.5));
         assert_eq!(value(&events[3], "rollout/mean_return_100"), None);
+    }
+
+    #[test]
+    fn a_file_that_is_begun_after_the_clock_was_set_back_comes_last_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let former = "events.out.tfevents.7999999999.other-host";
+        std::fs::write(dir.path().join(former), b"").unwrap();
+        std::fs::write(dir.path().join("metrics.jsonl"), b"").unwrap();
+        TensorBoard::create(dir.path()).unwrap();
+        let names =
+            std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<_> = names.filter(|name| name.starts_with(PREFIX)).collect();
+        names.sort();
+        assert_eq!(names[0], former);
+        assert!(names[1].starts_with("events.out.tfevents.8000000000."), "{names:?}");
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! [`Subscription`]: which versions an actor gets, and when.
 //!
 //! A learner that makes two thousand versions a second for hundreds of actors would do little but send: an actor
-//! acts with one of them for a whole unroll. So all deliveries together take a share of a processor's time at most. Beyond it every
+//! acts with one of them for a whole unroll. So all deliveries together take a share of the machine's time at most. Beyond it every
 //! subscriber pauses after each delivery; but one that is granted an unroll on a newer version gets that at once.
 
 use std::collections::HashMap;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -16,8 +17,8 @@ use tokio::time::Instant;
 use super::{Broadcast, Published};
 use crate::intake::ActorKey;
 
-/// Share of a processor's time that sending weights may take.
-const SHARE: f64 = 0.125;
+/// Share of all processors' time that sending weights may take.
+const SHARE: f64 = 1.0 / 16.0;
 
 /// What a delivery takes of it, beside its bytes.
 const DELIVERY: Duration = Duration::from_micros(15);
@@ -29,10 +30,20 @@ const BYTES_A_SECOND: f64 = 1e9;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(2);
 
 /// Who subscribes, and which versions they need.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Needs {
+    /// Processors whose time sending may take.
+    processors: f64,
     subscriptions: AtomicUsize,
     of: Mutex<HashMap<ActorKey, watch::Sender<u64>>>,
+}
+
+impl Default for Needs {
+    fn default() -> Self {
+        let all = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let (subscriptions, of) = Default::default();
+        Self { processors: all as f64 * SHARE, subscriptions, of }
+    }
 }
 
 impl Needs {
@@ -51,7 +62,7 @@ impl Needs {
     fn pause(&self, bytes: u64) -> Option<Duration> {
         let one = DELIVERY + Duration::from_secs_f64(bytes as f64 / BYTES_A_SECOND);
         let all = self.subscriptions.load(Ordering::Relaxed) as f64;
-        let pause = one.mul_f64(all / SHARE);
+        let pause = one.mul_f64(all / self.processors);
         (pause >= SHORTEST_PAUSE).then_some(pause)
     }
 }

@@ -68,8 +68,8 @@ impl Clock {
 fn ahead(run_dir: &Path) -> Option<f64> {
     let metrics = std::fs::read_to_string(run_dir.join("metrics.jsonl")).ok()?;
     // The last line may be half written.
-    let lines = metrics.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let told = lines.last()?["unix_time"].as_f64()?;
+    let newest = metrics.lines().rev().find_map(|line| serde_json::from_str::<Value>(line).ok())?;
+    let told = newest["unix_time"].as_f64()?;
     Some(told - SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64())
 }
 

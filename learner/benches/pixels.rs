@@ -1,12 +1,15 @@
 //! How fast networks that see pixels learn and act.
 //!
-//! `cargo bench -p impresario-learner --bench pixels -- [nature|residual] [THREADS] [REPEATS]` times whole updates as a learner
+//! `cargo bench -p impresario-learner --bench pixels -- [nature|residual] [THREADS] [REPEATS] [LIBRARY]` times whole updates as a learner
 //! makes them: a batch of T 20 x B 32 single frames of 84 x 84 bytes, stacked by four, V-trace over 21 rows, gradients clipped to norm 40,
 //! RMSProp; and inference as actors do it. The networks are the Nature CNN (Mnih et al. 2015) and
 //! IMPALA's residual network (Espeholt et al. 2018), with six actions. Without arguments it is both networks, two threads, nine updates.
 //!
 //! Rates are set beside the machine's product of 2048 x 2048 matrices in the same run: the faster of our own kernel and
-//! candle's. Products are counted as others count them: two operations each, backward twice as many as forward, no gradient of
+//! candle's. With a fourth argument, a library that has BLAS's `sgemm_` (such as PyTorch's `libtorch_cpu.so`), its product of the same matrices
+//! is timed before and after every update instead, and the medians of both rates and of their ratio are told, with quartiles: on a
+//! machine whose speed changes from second to second nothing else can be compared. Set `OMP_NUM_THREADS` for it, and `OMP_WAIT_POLICY=passive`,
+//! without which its threads would go on spinning. Products are counted as others count them: two operations each, backward twice as many as forward, no gradient of
 //! the first layer's images. CPU time is that of all threads; it is less moved than wall time by what else runs on the machine.
 
 use std::time::Instant;
@@ -61,6 +64,9 @@ fn main() {
     impresario_common::process::keep_freed_memory();
     set_threads(threads);
 
+    if let Some(library) = arguments.get(3) {
+        return networks.into_iter().for_each(|network| compare(network, repeats, library));
+    }
     let machine = product_rate();
     println!("{threads} threads; product of {MATRIX} x {MATRIX}: {machine:.0} GFLOP/s");
     for network in networks {
@@ -70,7 +76,7 @@ fn main() {
 }
 
 fn usage() -> ! {
-    eprintln!("usage: pixels [nature|residual] [THREADS] [REPEATS]");
+    eprintln!("usage: pixels [nature|residual] [THREADS] [REPEATS] [LIBRARY]");
     std::process::exit(64)
 }
 
@@ -124,13 +130,80 @@ fn product_rate() -> f64 {
     rate(&ours).max(rate(&candles))
 }
 
-fn update(network: EncoderKind, repeats: usize, machine: f64) {
-    let mut trainer =
-        Trainer::new(&config(network), &environment()).expect("there is a policy for these spaces");
-    let batch = batch();
+/// The product of matrices of BLAS, as Fortran calls it: every argument by its address.
+type Sgemm = unsafe extern "C" fn(
+    *const u8,
+    *const u8,
+    *const i32,
+    *const i32,
+    *const i32,
+    *const f32,
+    *const f32,
+    *const i32,
+    *const f32,
+    *const i32,
+    *const f32,
+    *mut f32,
+    *const i32,
+);
+
+/// Times updates in turns with the product that `library` has.
+fn compare(network: EncoderKind, repeats: usize, library: &str) {
+    // SAFETY: whoever names a library wants what it does when it is loaded.
+    let library = unsafe { libloading::Library::new(library) }.expect("the library can be loaded");
+    // SAFETY: BLAS has had this function since 1990.
+    let sgemm = unsafe { library.get::<Sgemm>(b"sgemm_") }.expect("the library has sgemm_");
+    let numbers: Vec<f32> = (0..MATRIX * MATRIX).map(|i| (i % 1009) as f32 / 504.5 - 1.0).collect();
+    let mut out = vec![0.0; MATRIX * MATRIX];
+    let (side, as_it_is, one, zero) = (MATRIX as i32, b"N".as_ptr(), 1.0, 0.0);
+    let mut product = || {
+        let (a, c) = (numbers.as_ptr(), out.as_mut_ptr());
+        let begun = Instant::now();
+        // SAFETY: three square matrices of `side` rows, which lie without gaps.
+        unsafe {
+            sgemm(as_it_is, as_it_is, &side, &side, &side, &one, a, &side, a, &side, &zero, c, &side);
+        }
+        begun.elapsed().as_secs_f64()
+    };
+    let (mut trainer, batch) = (trainer(network), batch());
+    let mut update = || {
+        let begun = Instant::now();
+        trainer.train(&batch, 0).expect("the batch fits");
+        begun.elapsed().as_secs_f64()
+    };
+    for _ in 0..3 {
+        (product(), update());
+    }
+    let of_products = 2.0 * (MATRIX as f64).powi(3) / 1e9;
+    let turn = |_| {
+        let (before, update, after) = (product(), update(), product());
+        (gflop(network) / update, 2.0 * of_products / (before + after))
+    };
+    let turns: Vec<(f64, f64)> = (0..repeats).map(turn).collect();
+    let told = |name: &str, of: &dyn Fn(&(f64, f64)) -> f64| {
+        let mut numbers: Vec<f64> = turns.iter().map(of).collect();
+        numbers.sort_by(f64::total_cmp);
+        let [low, median, high] = [1, 2, 3].map(|quarter| numbers[(repeats - 1) * quarter / 4]);
+        println!("{network}: {name} {median:.2} ({low:.2} to {high:.2})");
+    };
+    told("update, GFLOP/s", &|turn| turn.0);
+    told("the library's product, GFLOP/s", &|turn| turn.1);
+    told("ratio", &|turn| turn.0 / turn.1);
+}
+
+fn trainer(network: EncoderKind) -> Trainer {
+    Trainer::new(&config(network), &environment()).expect("there is a policy for these spaces")
+}
+
+/// Billions of operations of an update.
+fn gflop(network: EncoderKind) -> f64 {
     let rows = ((STEPS + 1) * COLUMNS) as f64;
     let (first, rest) = products(network);
-    let gflop = 2.0 * rows * (2.0 * first + 3.0 * rest) / 1e9;
+    2.0 * rows * (2.0 * first + 3.0 * rest) / 1e9
+}
+
+fn update(network: EncoderKind, repeats: usize, machine: f64) {
+    let (mut trainer, batch, gflop) = (trainer(network), batch(), gflop(network));
     let times = Times::of(repeats, || {
         trainer.train(&batch, 0).expect("the batch fits");
     });

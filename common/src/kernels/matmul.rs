@@ -601,18 +601,38 @@ mod tests {
     }
 
     #[test]
-    fn threads_change_nothing_but_the_time() {
-        let (m, n, k) = (520, 300, 300);
-        let (a, b) = (numbers(m * k, 1), numbers(k * n, 2));
-        let left = Left { data: &a, row_stride: k, depth_stride: 1 };
-        let mut serial = vec![0.0; m * n];
-        matmul(m, n, k, left, Right::Rows(&b), Init::Zero, &mut serial);
-        crate::kernels::set_threads(3);
-        let mut parallel = vec![0.0; m * n];
-        matmul(m, n, k, left, Right::Rows(&b), Init::Zero, &mut parallel);
-        crate::kernels::set_threads(1);
-        assert!(2 * m * n * k > PARALLEL_WORK);
-        assert_eq!(serial, parallel);
+    fn large_products_match_the_definition_and_threads_change_nothing_but_the_time() {
+        // Tiles of the left factor, panels and blocks of depth that do not come out even.
+        let (m, n, k) = (130, 330, 800);
+        assert!(2 * m * n * k > PARALLEL_WORK && n > TILING_PANELS * panel_width());
+        let (a, b, row) = (numbers(m * k, 1), numbers(k * n, 2), numbers(n, 3));
+        let a_transposed: Vec<f32> = (0..k * m).map(|at| a[at % m * k + at / m]).collect();
+        let b_transposed: Vec<f32> = (0..n * k).map(|at| b[at % k * n + at / k]).collect();
+        let mut packed = Vec::new();
+        pack_transposed(&b_transposed, n, k, &mut packed);
+        let mut products: Vec<Vec<f32>> = vec![];
+        for left in [
+            Left { data: &a, row_stride: k, depth_stride: 1 },
+            Left { data: &a_transposed, row_stride: 1, depth_stride: m },
+        ] {
+            for right in [Right::Rows(&b), Right::Packed(&packed)] {
+                for threads in [1, 3] {
+                    crate::kernels::set_threads(threads);
+                    let mut out = vec![0.0; m * n];
+                    matmul(m, n, k, left, right, Init::Row(&row), &mut out);
+                    crate::kernels::set_threads(1);
+                    products.push(out);
+                }
+            }
+        }
+        for at in 0..m * n {
+            let terms = (0..k).map(|p| f64::from(a[at / n * k + p]) * f64::from(b[p * n + at % n]));
+            let exact = f64::from(row[at % n]) + terms.sum::<f64>();
+            assert!((f64::from(products[0][at]) - exact).abs() < 1e-5 * k as f64, "at {at}");
+        }
+        for other in &products[1..] {
+            assert_eq!(*other, products[0]);
+        }
     }
 
     #[test]

@@ -172,7 +172,8 @@ fn compare(network: EncoderKind, repeats: usize, library: &str) {
         begun.elapsed().as_secs_f64()
     };
     for _ in 0..3 {
-        (product(), update());
+        product();
+        update();
     }
     let of_products = 2.0 * (MATRIX as f64).powi(3) / 1e9;
     let turn = |_| {

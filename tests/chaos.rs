@@ -15,8 +15,8 @@ use proxy::Proxy;
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 use support::{
-    Process, assert_balanced, newest, produced, resume_learner, run, start_actor, start_learner, summary,
-    trained, url_of, wait_until,
+    Process, assert_balanced, end_all, newest, produced, resume_learner, run, start_actor, start_learner,
+    summary, trained, url_of, wait_until,
 };
 
 /// Actors killed before, during and after the partition.
@@ -168,12 +168,7 @@ fn a_run_in_which_everything_dies_is_solved_and_every_step_is_accounted_for() {
     let goal = ["--until-return", "475", "--set", "learner.wait_for_actors=4"];
     let (learner, took) = replace(learner, folder.path(), &url, &goal);
     println!("all four were back {took:.2?} after the last learner listened, two of whom nobody tells");
-    let ended = learner.end();
-    assert_eq!(ended.code(), 0, "{}", ended.stderr);
-    for actor in actors {
-        let ended = actor.end();
-        assert_eq!(ended.code(), 0, "{}", ended.stderr);
-    }
+    end_all(learner, actors);
     let outcome = summary(folder.path());
     println!("{KILLS} actors and {} learners killed: {}", LEARNER_KILLS.len() + 1, outcome["accounting"]);
     assert_balanced(&outcome);
@@ -217,16 +212,12 @@ fn actors_wait_two_minutes_for_a_learner_that_is_away_and_go_on_with_the_next_on
     wait_until("both actors are back", || newest(&learner, "actors") == Some(2));
     goes_on(&mut learner);
     learner.signal("TERM");
-    let ended = learner.end();
-    assert_eq!(ended.code(), 0, "{}", ended.stderr);
-    let mut told = 0;
-    for actor in actors {
-        let ended = actor.end();
-        assert_eq!(ended.code(), 0, "{}", ended.stderr);
-        assert!(ended.stderr.contains("the learner was restarted"), "{}", ended.stderr);
-        assert_eq!(ended.stderr.matches("joined run").count(), 1, "{}", ended.stderr);
-        told += produced(&ended);
+    let actors = end_all(learner, actors);
+    for actor in &actors {
+        assert!(actor.stderr.contains("the learner was restarted"), "{}", actor.stderr);
+        assert_eq!(actor.stderr.matches("joined run").count(), 1, "{}", actor.stderr);
     }
+    let told: u64 = actors.iter().map(produced).sum();
     let outcome = summary(folder.path());
     assert_balanced(&outcome);
     let books = &outcome["accounting"];

@@ -3,7 +3,7 @@
 
 mod support;
 
-use support::{assert_balanced, start_actor, start_learner, summary, trained};
+use support::{assert_balanced, end_all, start_actor, start_learner, summary, trained};
 
 /// A run that ends by its steps alone.
 fn budget(steps: &str) -> [&str; 4] {
@@ -21,12 +21,7 @@ fn a_run_survives_a_killed_actor_and_takes_in_a_late_one() {
     trained(&mut learner, 50_000);
     victim.signal("KILL");
     let late = start_actor(&url, &[]);
-    let ended = learner.end();
-    assert_eq!(ended.code(), 0, "{}", ended.stderr);
-    for actor in [survivor, late] {
-        let ended = actor.end();
-        assert_eq!(ended.code(), 0, "{}", ended.stderr);
-    }
+    end_all(learner, [survivor, late]);
     assert!(!victim.end().status.success());
     let outcome = summary(folder.path());
     assert!(outcome["env_steps"].as_u64().unwrap() >= 600_000);
@@ -64,12 +59,7 @@ fn sigterm_ends_a_learner_and_its_actors_in_good_order() {
     let actors = [start_actor(&url, &[]), start_actor(&url, &[])];
     trained(&mut learner, 20_000);
     learner.signal("TERM");
-    let ended = learner.end();
-    assert_eq!(ended.code(), 0, "{}", ended.stderr);
-    for actor in actors {
-        let ended = actor.end();
-        assert_eq!(ended.code(), 0, "{}", ended.stderr);
-    }
+    end_all(learner, actors);
     let outcome = summary(folder.path());
     assert_eq!(outcome["stopped_by"], "shutdown");
     assert_balanced(&outcome);

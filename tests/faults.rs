@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use proxy::Proxy;
 use support::{
-    Process, assert_balanced, children, processor_time, produced, runs, signal, start, start_actor,
+    Process, assert_balanced, children, end_all, processor_time, produced, runs, signal, start, start_actor,
     start_learner, summary, trained, wait_until,
 };
 
@@ -40,15 +40,11 @@ fn a_network_that_is_cut_again_and_again_neither_loses_nor_doubles_an_unroll() {
             network.restore();
         }
     }
-    let ended = learner.end();
-    assert_eq!(ended.code(), 0, "{}", ended.stderr);
-    let mut told = 0;
-    for actor in actors {
-        let ended = actor.end();
-        assert_eq!(ended.code(), 0, "{}", ended.stderr);
-        assert!(ended.stderr.contains("reached the learner"), "it was cut off:\n{}", ended.stderr);
-        told += produced(&ended);
+    let actors = end_all(learner, actors);
+    for actor in &actors {
+        assert!(actor.stderr.contains("reached the learner"), "it was cut off:\n{}", actor.stderr);
     }
+    let told: u64 = actors.iter().map(produced).sum();
     let outcome = summary(folder.path());
     assert_balanced(&outcome);
     assert!(outcome["policy_lag"]["max"].as_u64().unwrap() <= 1);

@@ -14,7 +14,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use hosts::{Host, Network, Quality};
-use support::{Process, assert_balanced, newest, produced, summary, trained, url_of, wait_until};
+use support::{Process, assert_balanced, end_all, newest, produced, summary, trained, url_of, wait_until};
 
 const FAST_REPORTS: [&str; 2] = ["--set", "report.interval_seconds=0.1"];
 
@@ -63,15 +63,7 @@ fn stop(learner: Process, actors: impl IntoIterator<Item = Process>) -> u64 {
 
 /// Waits until everybody has stopped; environment steps that the actors tell of.
 fn finish(learner: Process, actors: impl IntoIterator<Item = Process>) -> u64 {
-    let ended = learner.end();
-    assert_eq!(ended.code(), 0, "{}", ended.stderr);
-    let mut told = 0;
-    for actor in actors {
-        let ended = actor.end();
-        assert_eq!(ended.code(), 0, "{}", ended.stderr);
-        told += produced(&ended);
-    }
-    told
+    end_all(learner, actors).iter().map(produced).sum()
 }
 
 /// Waits until so many further steps have been trained on.

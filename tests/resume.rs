@@ -6,8 +6,8 @@ mod support;
 use std::path::Path;
 
 use support::{
-    Ended, Process, assert_balanced, produced, resume_learner, run, start, start_actor, start_learner,
-    summary, trained, wait_until,
+    Ended, Process, assert_balanced, end_all, produced, resume_learner, run, start, start_actor,
+    start_learner, summary, trained, wait_until,
 };
 
 const FAST_REPORTS: [&str; 2] = ["--set", "report.interval_seconds=0.1"];
@@ -107,14 +107,7 @@ fn a_lockstep_run_goes_on_with_its_actors_after_its_learner_was_killed() {
     let mut learner = resume_learner(folder.path(), &url, &[]);
     trained(&mut learner, before + 40_000);
     learner.signal("TERM");
-    let ended = learner.end();
-    assert_eq!(ended.code(), 0, "{}", ended.stderr);
-    let mut told = 0;
-    for actor in actors {
-        let actor = actor.end();
-        assert_eq!(actor.code(), 0, "{}", actor.stderr);
-        told += produced(&actor);
-    }
+    let told: u64 = end_all(learner, actors).iter().map(produced).sum();
     let outcome = summary(folder.path());
     assert_balanced(&outcome);
     assert_eq!(

@@ -186,6 +186,17 @@ pub fn summary(run_dir: &Path) -> Value {
     serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
+/// Waits until a learner and its actors have ended, all in good order; the actors.
+pub fn end_all(learner: Process, actors: impl IntoIterator<Item = Process>) -> Vec<Ended> {
+    let in_good_order = |process: Process| {
+        let ended = process.end();
+        assert_eq!(ended.code(), 0, "{}", ended.stderr);
+        ended
+    };
+    in_good_order(learner);
+    actors.into_iter().map(in_good_order).collect()
+}
+
 /// Environment steps that an actor says it has taken.
 pub fn produced(actor: &Ended) -> u64 {
     let line = actor.stderr.lines().find(|line| line.contains("environment steps produced"));

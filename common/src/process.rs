@@ -1,4 +1,4 @@
-//! What every binary does around its work: threads and memory at the start, an exit code at the end.
+//! What every binary does around its work: thread limits at the start, an exit code at the end.
 
 use std::process::ExitCode;
 
@@ -32,18 +32,6 @@ pub fn limit_threads(threads: usize) {
         // SAFETY: callers are single-threaded at this point, so nobody reads the environment meanwhile.
         unsafe { std::env::set_var(name, &threads) };
     }
-}
-
-/// Lets mimalloc, the binaries' allocator, keep freed memory for a minute instead of a second before the system gets it back.
-///
-/// Every update frees what the next one asks for. With the usual delay much of it has gone meanwhile, and comes back page by
-/// page, each of them cleared by the kernel on the one thread that touches it: a tenth of an update of a network that sees pixels.
-pub fn keep_freed_memory() {
-    // Of `mi_option_t`, which the bindings leave out.
-    const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
-    const MILLISECONDS: std::ffi::c_long = 60_000;
-    // SAFETY: setting an option is one atomic store, at any time and on any thread.
-    unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, MILLISECONDS) }
 }
 
 /// Turns a command's result into the process's exit code, printing an error with its causes. A mistake in

@@ -61,7 +61,6 @@ fn main() {
     };
     let (threads, repeats) = (number(1, 2), number(2, 9));
     impresario_common::process::limit_threads(threads);
-    impresario_common::process::keep_freed_memory();
     set_threads(threads);
 
     if let Some(library) = arguments.get(3) {

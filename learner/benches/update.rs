@@ -24,7 +24,6 @@ const B: usize = 32;
 
 fn main() {
     impresario_common::process::limit_threads(1);
-    impresario_common::process::keep_freed_memory();
     divan::main();
 }
 

@@ -111,6 +111,12 @@ impl Broadcast {
     pub fn encodings(&self) -> u64 {
         self.encodings.load(Ordering::Relaxed)
     }
+
+    /// As if there were so many subscribers that a pause is as good as for ever.
+    #[cfg(test)]
+    pub(crate) fn crowd(&self) {
+        self.needs.crowd();
+    }
 }
 
 #[cfg(test)]

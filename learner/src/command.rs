@@ -129,7 +129,6 @@ pub fn prepare(
 ) -> anyhow::Result<LearnerOptions> {
     let threads = config.learner.threads_in_force();
     process::limit_threads(threads);
-    process::keep_freed_memory();
     kernels::set_threads(threads);
     let progress = if log.log_format == LogFormat::Pretty { Progress::on_terminal() } else { None };
     match &progress {

@@ -349,3 +349,63 @@ impl Learner for LearnerService {
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device, Tensor};
+    use impresario_common::config::RunConfig;
+    use impresario_common::policy::{Snapshot, Weights};
+    use impresario_common::space::{EnvironmentSpec, Space};
+    use impresario_common::wire::PROTOCOL_VERSION;
+    use tokio_stream::StreamExt;
+
+    use crate::accounting::Accounting;
+    use crate::lives::RunRecord;
+
+    use super::*;
+
+    /// A service of a policy that is at `version`, and the identity of the one actor that has joined.
+    fn service(version: u64) -> (LearnerService, v1::Identity) {
+        let config = RunConfig::default();
+        let action = Space::Discrete { n: 2 };
+        let environment = EnvironmentSpec::new(&config.environment.id, Space::boxed(&[-1.0], &[1.0]), action);
+        let intake = Arc::new(Intake::new(&config, version, Accounting::default()));
+        let roster = Roster::new(RunRecord::new(), &config, None, intake.clone()).unwrap();
+        let joined = roster.join(v1::JoinRequest {
+            protocol_version: PROTOCOL_VERSION,
+            environment: Some((&environment).into()),
+            workers: 1,
+            copies_per_worker: 1,
+            ..v1::JoinRequest::default()
+        });
+        let identity = joined.unwrap().identity.unwrap();
+        (LearnerService::new(Arc::new(roster), intake, Arc::default()), identity)
+    }
+
+    fn publish(broadcast: &Broadcast, version: u64) {
+        let tensor = Tensor::zeros(8, DType::F32, &Device::Cpu).unwrap();
+        broadcast.publish(Snapshot { version, weights: Weights(vec![("w".into(), tensor)]) });
+    }
+
+    #[tokio::test]
+    async fn whoever_is_granted_an_unroll_gets_the_version_for_it_before_its_turn_comes() {
+        let (service, identity) = service(5);
+        service.broadcast.crowd();
+        let seat = service.roster.seat(&identity).unwrap();
+        let request = Request::new(v1::WatchWeightsRequest { identity: Some(identity) });
+        let mut weights = service.watch_weights(request).await.unwrap().into_inner();
+        let (outbox, _messages) = mpsc::channel(OUTBOX);
+
+        let watching = async {
+            publish(&service.broadcast, 4);
+            assert_eq!(weights.next().await.unwrap().unwrap().version, 4);
+            publish(&service.broadcast, 5);
+            assert_eq!(weights.next().await.unwrap().unwrap().version, 5);
+        };
+        tokio::select! {
+            () = watching => {}
+            ended = service.send(&seat.stream, &outbox) => panic!("nobody reads any more: {ended:?}"),
+            () = tokio::time::sleep(Duration::from_secs(20)) => panic!("version 5 is not sent"),
+        }
+    }
+}

@@ -65,6 +65,11 @@ impl Needs {
         let pause = one.mul_f64(all / self.processors);
         (pause >= SHORTEST_PAUSE).then_some(pause)
     }
+
+    #[cfg(test)]
+    pub(super) fn crowd(&self) {
+        self.subscriptions.fetch_add(1_000_000_000, Ordering::Relaxed);
+    }
 }
 
 /// One of an actor's streams of weights.
@@ -166,8 +171,7 @@ mod tests {
     async fn many_pause_unless_they_need_a_newer_version() {
         let broadcast = Arc::new(Broadcast::default());
         let mut subscription = broadcast.subscribe(ACTOR);
-        // As good as for ever.
-        broadcast.needs.subscriptions.fetch_add(1_000_000_000, Ordering::Relaxed);
+        broadcast.crowd();
         publish(&broadcast, 1);
         assert_eq!(at_once(&mut subscription).await, Some(1), "the first has nothing to wait for");
         publish(&broadcast, 2);
